@@ -10,8 +10,8 @@
     │   ├── AbortableError        the transaction must be aborted; its records are read again
     │   └── FatalDeliveryError    the producer is unusable or its outcome unknown: leave the process, exit 3
     │       └── FencedError       another worker took over this transactional.id or group member; exit 4
-    ├── EngineError               this batch failed in the engine; the engine may go on
-    │   └── FatalEngineError      the engine (or its GPU context) is unusable: abort, leave the process, exit 5
+    ├── EngineError               this batch failed in the engine: abort, leave the process, exit 5
+    │   └── FatalEngineError      the engine (or its GPU context) is unusable; the same
     └── OutOfOrderError           a bug of ours: positions ran backwards; never committed, exit 70
 
 After any of them the input topic is untouched and every record that isn't committed is read again by whoever owns its
@@ -88,11 +88,11 @@ class FencedError(FatalDeliveryError):
 class EngineError(ForecastWorkerError):
     """A batch failed in the engine. The engine may be used again."""
 
+    exit_code = 5
+
 
 class FatalEngineError(EngineError):
     """The engine, or its GPU context, can't be used any more."""
-
-    exit_code = 5
 
 
 class OutOfOrderError(ForecastWorkerError):

@@ -43,7 +43,7 @@ class Records:
     """The records of one poll as columns, in the order of arrival (and so in offset order within each partition).
 
     A poll brings thousands of records; an object for each would cost more than decoding it. `records[i]` makes one on
-    demand, for the rare paths that need it.
+    demand, for the rare paths that need it. `headers` is None unless the source was told to keep them.
     """
 
     topic: str
@@ -52,6 +52,7 @@ class Records:
     timestamps_ms: NDArray[np.int64]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+    headers: Sequence[Sequence[tuple[str, str | bytes | None]]] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -79,6 +80,7 @@ class Records:
             timestamps_ms=self.timestamps_ms[chosen],
             keys=[self.keys[i] for i in chosen],
             values=[self.values[i] for i in chosen],
+            headers=None if self.headers is None else [self.headers[i] for i in chosen],
         )
 
     @classmethod

@@ -1,0 +1,212 @@
+"""The demo's report: one HTML file that needs nothing else, neither scripts nor anything from the network."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import numpy as np
+
+from demo import charts
+from demo.evaluation import Errors, Outcomes
+from demo.series import FloatArray, SeriesSet
+from demo.worker_process import HistogramSamples
+
+_PANELS: Final = 6
+_PACKAGES: Final = ("confluent-kafka", "fastavro", "numpy", "onnxruntime")
+
+SOURCES: Final[Mapping[str, str]] = {
+    "bakery": "Daily demand of a bakery chain, from the source archive of the Python package ddop 0.7.6.",
+    "freshretailnet": "FreshRetailNet-50K by Dingdong-Inc (Hugging Face), CC BY 4.0; giveaways dropped, promotions as planned.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DemoResult:
+    """All that a run of the demo found out.
+
+    forecasts: float32[dates, series, 14, 3], NaN where there is none. seconds: from the first event sent to the last
+    outcome read. batch_rows, stages: the worker's own metrics, empty if it had none.
+    """
+
+    series: SeriesSet
+    as_of_dates: Sequence[int]
+    forecasts: FloatArray
+    outcomes: Outcomes
+    errors: Sequence[Errors]
+    seconds: float
+    model: str
+    batch_rows: HistogramSamples | None
+    stages: Mapping[str, HistogramSamples]
+
+    @property
+    def rows_per_s(self) -> float:
+        """Input records per second, sending and reading back included."""
+        return self.outcomes.inputs / self.seconds if self.seconds > 0 else 0.0
+
+
+def summary(result: DemoResult) -> list[tuple[str, str]]:
+    """The figures of the run: what, and how much."""
+    outcomes = result.outcomes
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcomes.reasons.items()))
+    rows = [
+        ("events", f"{outcomes.inputs:,}"),
+        ("forecasts", f"{outcomes.forecasts:,}"),
+        ("dead letters", f"{outcomes.dead_letters:,}" + (f" ({reasons})" if reasons else "")),
+        ("lost", f"{outcomes.lost:,}"),
+        ("duplicates", f"{outcomes.duplicates:,}"),
+        ("events per second, end to end", f"{result.rows_per_s:,.0f}"),
+    ]
+    if outcomes.strays:
+        rows.append(("outcomes of no event", f"{outcomes.strays:,}"))
+    if result.batch_rows is not None and result.batch_rows.count:
+        histogram = result.batch_rows
+        mean = histogram.total / histogram.count
+        rows.append(("batches", f"{histogram.count:,} of {mean:,.0f} rows on average"))
+    return rows
+
+
+def environment() -> list[tuple[str, str]]:
+    """Machine and versions."""
+    rows = [("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")]
+    rows.append(("Python", platform.python_version()))
+    for package in _PACKAGES:
+        try:
+            rows.append((package, version(package)))
+        except PackageNotFoundError:
+            rows.append((package, "unknown"))
+    return rows
+
+
+def render(result: DemoResult) -> str:
+    """The report as HTML text."""
+    last, chosen = panels_of(result)
+    figures = []
+    if chosen:
+        forecasts, as_of = result.forecasts[last], result.as_of_dates[last]
+        figures.append(("wide", "Forecast and what was sold", charts.fans(result.series, as_of, forecasts, chosen)))
+    figures.append(("", "Error by day ahead", charts.error_by_day_ahead(result.errors)))
+    if result.batch_rows is not None:
+        figures.append(("", "Batch sizes", charts.batch_sizes(result.batch_rows)))
+    if result.stages:
+        figures.append(("", "Time by stage", charts.stage_times(result.stages)))
+    body = [
+        "<h1>Forecast worker demo</h1>",
+        f"<p>{escape(_headline(result))}</p>",
+        _verdict(result.outcomes),
+        '<div class="grid">',
+        _section("Run", _table(("", ""), summary(result), head=False)),
+        _section("Accuracy of the next 14 days", _accuracy(result)),
+        *(_figure(*figure) for figure in figures),
+        _section("Machine and versions", _table(("", ""), environment(), head=False)),
+        "</div>",
+        f"<footer>Data: {escape(SOURCES.get(result.series.name, result.series.name))}</footer>",
+    ]
+    return _PAGE.replace("<!--body-->", "\n".join(body))
+
+
+def panels_of(result: DemoResult) -> tuple[int, list[int]]:
+    """The newest date with forecasts, and up to six series of it from large to small, of different stores and products."""
+    known = np.isfinite(result.forecasts).all(axis=(2, 3))
+    dates = np.flatnonzero(known.any(axis=1))
+    if len(dates) == 0:
+        return 0, []
+    last = int(dates[-1])
+    series = result.series
+    ranked = np.flatnonzero(known[last])
+    ranked = ranked[np.argsort(-series.sales[ranked].mean(axis=1), kind="stable")]
+    chosen: list[int] = []
+    for part in np.array_split(ranked[: max(len(ranked) * 4 // 5, 1)], min(_PANELS, len(ranked))):
+        taken_skus = [series.sku_ids[i] for i in chosen]
+        taken_stores = {series.store_ids[i] for i in chosen}
+        if len(part):
+            choice = min(part, key=lambda i: (taken_skus.count(series.sku_ids[i]), series.store_ids[i] in taken_stores))
+            chosen.append(int(choice))
+    return last, chosen
+
+
+def _headline(result: DemoResult) -> str:
+    first, last = (np.datetime64(int(day), "D") for day in (result.as_of_dates[0], result.as_of_dates[-1]))
+    return (
+        f"{len(result.series):,} series (stores x products), one feature event for each and each of {len(result.as_of_dates)} "
+        f"days, {first} to {last}, through a Kafka broker and the worker with model {result.model}, "
+        "and the forecasts read back from the topic."
+    )
+
+
+def _verdict(outcomes: Outcomes) -> str:
+    if outcomes.exactly_once:
+        return '<p class="verdict good">Every event has exactly one outcome: none lost, none twice.</p>'
+    text = f"{outcomes.lost} lost, {outcomes.duplicates} duplicates, {outcomes.strays} outcomes of no event."
+    return f'<p class="verdict bad">Not exactly once: {text}</p>'
+
+
+def _accuracy(result: DemoResult) -> str:
+    rows = [(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}") for entry in result.errors]
+    note = "<p>WAPE: sum of absolute errors / sum of sales; less is better.</p>"
+    return _table(("", "WAPE per day", "WAPE per 14-day total"), rows) + note
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _figure(kind: str, title: str, svg: str) -> str:
+    return f'<figure class="{kind}"><figcaption>{escape(title)}</figcaption>{svg}</figure>'
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool = True) -> str:
+    line = "<tr>" + "".join(f'<th scope="col">{escape(title)}</th>' for title in titles) + "</tr>"
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
+        for first, *rest in rows
+    )
+    return f"<table>{'<thead>' + line + '</thead>' if head else ''}<tbody>{body}</tbody></table>"
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Forecast worker demo</title>
+<style>
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --ink: #1f2430; --soft: #5b6472; --line: #d9dde3; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #14171c; --card: #1d2128; --ink: #e6e9ee; --soft: #a3acb9; --line: #343a44; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 2rem 1.25rem; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0 0 .25rem; font-size: 1.7rem; }
+h2, figcaption { margin: 0 0 .6rem; font-size: 1.05rem; font-weight: 600; }
+p { margin: .4rem 0; color: var(--soft); max-width: 75ch; }
+.grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem; margin-top: 1rem; }
+section, figure { margin: 0; padding: 1rem 1.2rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; }
+.wide { grid-column: 1 / -1; }
+svg { display: block; width: 100%; height: auto; color: var(--ink); }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; text-align: right; }
+th:first-child { text-align: left; font-weight: 400; color: var(--soft); white-space: nowrap; }
+thead th { font-weight: 600; }
+.verdict { display: inline-block; padding: .3rem .8rem; border-radius: 6px; border-left: 5px solid; color: var(--ink);
+  background: var(--card); }
+.good { border-color: #2f9e5b; }
+.bad { border-color: #cf3b3b; font-weight: 600; }
+footer { margin-top: 1.2rem; color: var(--soft); font-size: .9rem; }
+@media (max-width: 760px) { .grid { grid-template-columns: minmax(0, 1fr); } }
+</style>
+</head>
+<body>
+<main>
+<!--body-->
+</main>
+</body>
+</html>
+"""

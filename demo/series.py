@@ -1,0 +1,116 @@
+"""Daily sales series with their covariates: the one shape that every data set of the demo is brought into.
+
+Pure numpy. Raw units throughout; a covariate that a data set doesn't have is None and is left out of its events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HISTORY_DAYS: Final = 30
+HORIZON_DAYS: Final = 14
+COVARIATES: Final = ("promo", "discount", "holiday", "temperature")
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeriesSet:
+    """Equally long daily series, one per product and store.
+
+    sku_ids, store_ids: one per series. dates: int32[days], days since 1970-01-01, without gaps.
+    sales: float32[series, days], units per day; finite and not negative.
+    promo, discount, holiday, temperature: float32[series, days], meaning as in `sku_features.avsc`; None if unknown.
+    in_stock: bool[series, days], False where sales are censored; None if unknown. The arrays are shared: don't write to them.
+    Raises `ValueError` naming the field whose shape, dtype or values don't fit.
+    """
+
+    name: str
+    sku_ids: tuple[str, ...]
+    store_ids: tuple[str, ...]
+    dates: NDArray[np.int32]
+    sales: FloatArray
+    promo: FloatArray | None = None
+    discount: FloatArray | None = None
+    holiday: FloatArray | None = None
+    temperature: FloatArray | None = None
+    in_stock: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.sku_ids), len(self.dates))
+        if len(self.store_ids) != len(self.sku_ids):
+            raise ValueError(f"{self.name}: {len(self.store_ids)} store_ids for {len(self.sku_ids)} sku_ids")
+        if np.any(np.diff(self.dates) != 1):
+            raise ValueError(f"{self.name}: dates have gaps or run backwards; expected one entry for every day")
+        for field, values in {"sales": self.sales, **self.covariates()}.items():
+            if values.shape != shape or values.dtype != np.float32:
+                raise ValueError(f"{self.name}.{field}: got {values.dtype}{values.shape}, expected float32{shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"{self.name}.{field}: holds values that aren't finite; fill or drop them when loading"
+                )
+        if self.in_stock is not None and self.in_stock.shape != shape:
+            raise ValueError(f"{self.name}.in_stock: got shape {self.in_stock.shape}, expected {shape}")
+
+    def __len__(self) -> int:
+        return len(self.sku_ids)
+
+    def covariates(self) -> dict[str, FloatArray]:
+        """The covariates that this data set has: name -> float32[series, days]."""
+        found = {name: getattr(self, name) for name in COVARIATES}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def as_of_dates(self, days: int) -> list[int]:
+        """The last `days` days that have a full history before them and a full horizon of known sales after them.
+
+        Fewer if the data are too short. Days since 1970-01-01, ascending.
+        """
+        complete = self.dates[HISTORY_DAYS - 1 : len(self.dates) - HORIZON_DAYS]
+        return [int(day) for day in complete[max(len(complete) - days, 0) :]]
+
+    def windows(self, as_of: int) -> Mapping[str, FloatArray]:
+        """The features of one event per series: Avro field -> float32[series, 30 or 14], views into the series.
+
+        Raises `ValueError` unless `as_of` has 30 days of history and 14 days after it.
+        """
+        past, future = self._spans(as_of)
+        features = {"sales": self.sales[:, past]}
+        features |= {name: values[:, past] for name, values in self.covariates().items()}
+        features |= {f"{name}_next": values[:, future] for name, values in self.covariates().items()}
+        return features
+
+    def actuals(self, as_of: int) -> FloatArray:
+        """What was sold on the 14 days after `as_of`: float32[series, 14], a view."""
+        return self.sales[:, self._spans(as_of)[1]]
+
+    def select(self, indices: NDArray[np.intp]) -> SeriesSet:
+        """The series at `indices`, in that order."""
+        kept = {name: values[indices] for name, values in self.covariates().items()}
+        return SeriesSet(
+            name=self.name,
+            sku_ids=tuple(self.sku_ids[i] for i in indices),
+            store_ids=tuple(self.store_ids[i] for i in indices),
+            dates=self.dates,
+            sales=self.sales[indices],
+            in_stock=None if self.in_stock is None else self.in_stock[indices],
+            **kept,
+        )
+
+    def _spans(self, as_of: int) -> tuple[slice, slice]:
+        end = as_of - int(self.dates[0]) + 1
+        if end < HISTORY_DAYS or end + HORIZON_DAYS > len(self.dates):
+            raise ValueError(
+                f"as_of {as_of} of {self.name}: needs {HISTORY_DAYS} days up to it and {HORIZON_DAYS} after it; "
+                f"the data run from day {self.dates[0]} to day {self.dates[-1]}"
+            )
+        return slice(end - HISTORY_DAYS, end), slice(end, end + HORIZON_DAYS)
+
+
+def weekdays(dates: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Weekday of each day since 1970-01-01 (a Thursday): 0 = Monday … 6 = Sunday."""
+    return (dates + 3) % 7

@@ -1,0 +1,1 @@
+"""Trains the reference models on real data, exports them to ONNX and says how good they are."""

@@ -1,0 +1,157 @@
+"""Trains one forecaster: fixed seed, cosine schedule, averaged weights, the best epoch by a validation origin."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from demo.training.loss import LossConfig, quantile_loss
+from demo.training.model import Forecaster
+from demo.training.windows import Windows, epoch_order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How a forecaster is trained.
+
+    origin_stride: every n-th day is a training origin. first_origin: the first one (days before the data read as out of stock).
+    neutral_share: share of windows whose covariate is replaced by its neutral value. level_noise: standard deviation of the log of
+    a random factor on a window's level. patience: epochs without a better validation score before training ends.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    first_origin: int = 20
+    origin_stride: int = 1
+    average_decay: float = 0.998
+    neutral_share: float = 0.05
+    temperature_neutral_share: float = 0.3
+    level_noise: float = 0.3
+    patience: int = 6
+    loss: LossConfig = LossConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """One line of the training report. score: validation pinball loss / mean sales, lower is better; None without validation."""
+
+    epoch: int
+    seconds: float
+    loss: float
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fit:
+    """A trained forecaster (averaged weights), the epoch it is from, and how training went."""
+
+    model: Forecaster
+    epoch: int
+    history: tuple[EpochReport, ...]
+
+
+Score = Callable[[Forecaster], float]
+
+
+class Trainer:
+    """Trains `model` in place on windows whose days lie before `end`."""
+
+    def __init__(self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int) -> None:
+        self.model, self.windows, self.config, self.end = model, windows, config, end
+        self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.origins = np.arange(config.first_origin, end - 1, config.origin_stride, dtype=np.int64)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+        self.steps_per_epoch = max(windows.series * len(self.origins) // config.batch, 1)
+        self.step = 0
+
+    def epoch(self) -> float:
+        """One pass over all windows. Returns the mean loss."""
+        self.model.train()
+        order = epoch_order(self.windows.series, self.origins, self.generator).to(self.windows.device)
+        losses = [self._step(order[k * self.config.batch : (k + 1) * self.config.batch]) for k in range(self.steps_per_epoch)]
+        return float(torch.stack(losses).mean())
+
+    def _step(self, order: Tensor) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._schedule()
+        batch = self.windows.batch(order[:, 0], order[:, 1], self.end)
+        fields, actual = self._augmented(batch.fields, batch.actual)
+        members, scale = self.model.members(fields)
+        # Each member has a loss of its own: averaged afterwards, they err independently.
+        losses = [quantile_loss(member, actual, batch.counted, scale, self.config.loss) for member in members]
+        loss = torch.stack(losses).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        return loss.detach() / len(members)
+
+    def _schedule(self) -> float:
+        warmup = min(200, self.steps_per_epoch)
+        total = self.config.epochs * self.steps_per_epoch
+        progress = min((self.step - warmup) / max(total - warmup, 1), 1.0)
+        return (self.step + 1) / warmup if self.step < warmup else 0.5 * (1.0 + math.cos(math.pi * progress)) * 0.98 + 0.02
+
+    def _average(self) -> None:
+        decay = min(self.config.average_decay, (self.step + 1) / (self.step + 10))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1.0 - decay)
+
+    def _augmented(self, fields: dict[str, Tensor], actual: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Covariates missing at random, levels jittered: neither may be relied on too much."""
+        rows = actual.shape[0]
+        fields = dict(fields)
+        for name, neutral in self.model.features.neutral().items():
+            share = self.config.temperature_neutral_share if name == "temperature" else self.config.neutral_share
+            missing = torch.rand(rows, 1, device=actual.device) < share
+            for key in (name, f"{name}_next"):
+                if key in fields:
+                    fields[key] = fields[key].masked_fill(missing, neutral)
+        factor = torch.exp(self.config.level_noise * torch.randn(rows, 1, device=actual.device))
+        fields["sales"] = fields["sales"] * factor
+        return fields, actual * factor
+
+
+def fit(
+    model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, score: Score | None, epochs: int | None = None
+) -> Fit:
+    """Train until the validation score stops improving, or for exactly `epochs` of the same schedule if there is no score."""
+    trainer = Trainer(model, windows, config, end=end, seed=seed)
+    history: list[EpochReport] = []
+    best, best_state, best_epoch = math.inf, trainer.average.state_dict(), 0
+    for epoch in range(1, (epochs or config.epochs) + 1):
+        start_s = time.monotonic()
+        loss = trainer.epoch()
+        value = None if score is None else score(trainer.average)
+        history.append(EpochReport(epoch=epoch, seconds=time.monotonic() - start_s, loss=loss, score=value))
+        print(f"epoch {epoch:3d}  loss {loss:.4f}  validation {'-' if value is None else f'{value:.4f}'}", flush=True)
+        if value is None or value < best:
+            best, best_epoch = math.inf if value is None else value, epoch
+            best_state = {name: tensor.clone() for name, tensor in trainer.average.state_dict().items()}
+        if epoch - best_epoch >= config.patience:
+            break
+    trainer.average.load_state_dict(best_state)
+    return Fit(model=trainer.average.eval(), epoch=best_epoch, history=tuple(history))
+
+
+def predict(model: Forecaster, windows: Windows, as_of: Sequence[int], rows: int = 16384) -> Tensor:
+    """Forecasts of all series at each of the days: float32[origins, series, 14, 3] on the CPU."""
+    model.eval()
+    results = []
+    with torch.inference_mode():
+        for day in as_of:
+            series = torch.arange(windows.series, device=windows.device)
+            parts = [model(windows.batch(part, torch.full_like(part, day), windows.days).fields).cpu() for part in series.split(rows)]
+            results.append(torch.cat(parts))
+    return torch.stack(results)

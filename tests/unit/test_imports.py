@@ -1,0 +1,115 @@
+"""Invariant 12: pure modules import no Kafka, no accelerator and no time, not even by way of another module of ours."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE_NAMES = {
+    "records",
+    "framing",
+    "decode",
+    "batching",
+    "breaker",
+    "contract",
+    "engine",
+    "guard",
+    "encode",
+    "statistics",
+    "errors",
+}
+FORBIDDEN = {
+    *("confluent_kafka", "tensorrt", "tensorrt_rtx", "cuda", "onnxruntime"),
+    *("time", "threading", "asyncio", "socket", "datetime", "multiprocessing", "subprocess"),
+}
+PACKAGES = ("worker", "schemas", "engine_build", "demo")
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Dotted name -> file, of everything in `package`; nothing if the package isn't there (yet)."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, package: str) -> set[str]:
+    """Every module that the file names in an import, wherever it stands; `from a import b` counts as a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base]).rstrip(".")
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+ALL = {name: path for package in PACKAGES for name, path in modules(package).items()}
+GRAPH = {
+    name: imported(path, name if path.name == "__init__.py" else name.rpartition(".")[0]) for name, path in ALL.items()
+}
+PURE = sorted(
+    name
+    for name in ALL
+    if name.startswith("worker.")
+    and (name.split(".")[1] in PURE_NAMES or name.split(".")[1].startswith(("avro", "settings_")))
+)
+
+
+def reachable(start: str) -> dict[str, str]:
+    """Every module reached from `start` over modules of ours -> the chain that reaches it."""
+    chains = {start: start}
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        for name in GRAPH.get(module, ()):
+            if name not in chains:
+                chains[name] = f"{chains[module]} -> {name}"
+                waiting.append(name)
+    return chains
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_reach_no_kafka_no_accelerator_no_time(module: str) -> None:
+    wrong = [chain for name, chain in reachable(module).items() if name.split(".")[0] in FORBIDDEN]
+    assert not wrong
+
+
+def test_the_pure_modules_of_the_list_are_there() -> None:
+    assert {name.split(".")[1] for name in PURE} >= PURE_NAMES
+
+
+@pytest.mark.parametrize("module", sorted(ALL))
+def test_packages_know_only_whom_they_may(module: str) -> None:
+    strangers = {
+        "worker": {"engine_build", "demo", "bench", "tests"},
+        "engine_build": {"worker", "demo", "bench", "tests"},
+        "schemas": {"worker", "engine_build", "demo", "bench", "tests"},
+        "demo": {"bench", "tests"},
+    }[module.split(".", maxsplit=1)[0]]
+    assert not {name for name in GRAPH[module] if name.split(".")[0] in strangers}
+
+
+def test_the_walk_sees_imports_of_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\ndef h():\n    import time\n")
+    assert imported(path, "worker") == {"a.b", "c", "c.d", "worker", "worker.e", "worker.f", "worker.f.g", "time"}
+
+
+def test_confluent_kafka_and_the_engines_stay_in_their_files() -> None:
+    """Who names a client or a runtime directly: the two seams and the composition root's helpers, nobody else."""
+    kafka = {
+        name
+        for name in ALL
+        if name.startswith("worker.") and "confluent_kafka" in {i.split(".")[0] for i in GRAPH[name]}
+    }
+    runtime = {
+        name for name in ALL if name.startswith("worker.") and "onnxruntime" in {i.split(".")[0] for i in GRAPH[name]}
+    }
+    assert runtime <= {"worker.onnx_engine"}
+    assert not kafka & set(PURE)

@@ -1,0 +1,72 @@
+"""librdkafka's configuration for each client, made from the settings.                                           (pure)
+
+What the worker's guarantees rest on is set here and can't be overridden: `settings_checks.py` refuses those keys under
+`[kafka]`. Everything else (TLS, SASL, compression, time-outs) is the operator's, and wins over the defaults below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.settings_model import Settings
+
+Config = dict[str, Any]
+
+CONSUMER_DEFAULTS: Mapping[str, Any] = {
+    # A full prefetch queue is looked at again after so long; the default of 1000 starves a fast worker.
+    "fetch.queue.backoff.ms": 50,
+    "fetch.wait.max.ms": 100,
+}
+PRODUCER_DEFAULTS: Mapping[str, Any] = {
+    # The pause between two tries of a transactional request. With the default of 100, every commit that meets the
+    # end of the previous one on the broker (CONCURRENT_TRANSACTIONS) costs that much.
+    "retry.backoff.ms": 10,
+    "linger.ms": 5,
+    "queue.buffering.max.messages": 500_000,
+}
+
+
+def consumer_config(settings: Settings) -> Config:
+    """Of the consumer: reads committed records, commits nothing by itself."""
+    reads = settings.input
+    owned: Config = {
+        "group.id": reads.group_id,
+        "group.instance.id": reads.group_instance_id,
+        "auto.offset.reset": "error" if reads.offset_reset == "fail" else reads.offset_reset,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "queued.max.messages.kbytes": reads.memory_bytes // 1024,
+    }
+    if reads.group_protocol == "consumer":
+        owned["group.protocol"] = "consumer"
+    else:
+        owned["partition.assignment.strategy"] = "cooperative-sticky"
+    kafka = settings.kafka
+    return _without_none({**CONSUMER_DEFAULTS, **kafka.common, **kafka.consumer, **owned})
+
+
+def producer_config(settings: Settings) -> Config:
+    """Of the producer: transactional, or merely idempotent for at-least-once."""
+    delivery = settings.delivery
+    owned: Config = {
+        "enable.idempotence": True,
+        # The same partition for a key as Java's clients choose.
+        "partitioner": "murmur2_random",
+        "delivery.report.only.error": True,
+    }
+    if delivery.guarantee == "exactly_once":
+        owned["transactional.id"] = delivery.transactional_id
+        owned["transaction.timeout.ms"] = int(delivery.transaction_timeout_s * 1000)
+    kafka = settings.kafka
+    return {**PRODUCER_DEFAULTS, **kafka.common, **kafka.producer, **owned}
+
+
+def admin_config(settings: Settings) -> Config:
+    """Of the client that only asks for metadata and creates topics."""
+    return dict(settings.kafka.common)
+
+
+def _without_none(config: Config) -> Config:
+    return {key: value for key, value in config.items() if value is not None}

@@ -1,0 +1,212 @@
+"""The composition root: the only place that names concrete classes and makes them from the settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer
+
+from schemas.load import Schema, load_schema
+from worker.batching import Batcher
+from worker.breaker import Breaker
+from worker.clients import consumer_config, producer_config
+from worker.deadline import Deadline
+from worker.decode import Decoder
+from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
+from worker.engine import Engine, EngineSpec
+from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.hotswap import EngineSlot
+from worker.logs import kafka_logger
+from worker.loop import Timing, Worker
+from worker.onnx_engine import OnnxEngine
+from worker.pipeline import Pipeline, Probe
+from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.publish import Publisher
+from worker.registry import RegistrySchemas
+from worker.settings_model import Settings
+from worker.source import KafkaSource
+from worker.statistics import Tallies
+from worker.transaction import Delivery, Flushed, Transaction
+
+INIT_TIMEOUT_S = 60.0
+"""How long `init_transactions` may take: the coordinator may have to finish a predecessor's transaction first."""
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contracts:
+    """The three schemas and how messages of each are framed."""
+
+    features: Schema
+    forecast: Schema
+    dead_letter: Schema
+    framing: Framing
+
+
+def contracts(settings: Settings) -> Contracts:
+    """Load the schemas. With Confluent framing, also ask the registry for (or register) the output schemas' ids.
+
+    Raises `ContractError`, or `UnreachableError` if the registry can't be asked.
+    """
+    wire = settings.wire
+    features = load_schema(wire.features, "sku_features")
+    forecast = load_schema(wire.forecast, "sku_forecast")
+    dead_letter = load_schema(wire.dead_letter, "dead_letter")
+    if wire.framing == "single_object":
+        others = [load_schema(path, path.name) for path in wire.writer_schemas]
+        framing: Framing = SingleObjectFraming([features, *others, forecast, dead_letter])
+    else:
+        framing = _confluent_framing(settings, forecast, dead_letter)
+    return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
+
+
+def load_engine(settings: Settings, features: Schema) -> Engine:
+    """The engine that `engine.model` names, held against its card and the feature schema. Raises `ContractError`."""
+    model, card = find_model(settings.engine.model)
+    return OnnxEngine.load(
+        model,
+        card,
+        features,
+        slots=settings.engine.slots,
+        max_rows=rows_per_batch(settings, card),
+        threads=settings.engine.threads,
+    )
+
+
+@contextmanager
+def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[Worker]:
+    """A worker made from `settings`, ready to `start`. Leaving closes everything it holds.
+
+    What can be wrong is found here, in this order: schemas, model, registry, broker, topics; then `init_transactions`
+    fences whoever used this transactional.id before.
+    """
+    with ExitStack() as cleanup:
+        contract = contracts(settings)
+        engine = load_engine(settings, contract.features)
+        cleanup.callback(engine.close)
+        cluster = Cluster(settings, kafka_logger())
+        cluster.routing()  # so that a missing topic is found now
+        tallies = Tallies()
+        tallies.engine(engine.spec)
+        consumer = Consumer(consumer_config(settings), logger=kafka_logger())
+        source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
+        cleanup.callback(source.close)
+        delivery = _delivery(settings, consumer, source)
+        cleanup.callback(delivery.close)
+        encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
+        batching, timing = settings.batching, settings.delivery
+        batcher = Batcher(
+            max_rows=batching.max_rows,
+            linger_s=batching.linger_s,
+            max_wait_s=batching.max_wait_s,
+            coalesce=batching.coalesce,
+        )
+        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+        pipeline = Pipeline(
+            batcher=batcher,
+            engines=EngineSlot(engine),
+            publisher=Publisher(
+                delivery=delivery,
+                encoder_for=encode,
+                dead_letters=dead_letters,
+                tallies=tallies,
+                clock=time.monotonic,
+                wall_clock_ms=wall_clock_ms,
+            ),
+            delivery=delivery,
+            routing=cluster.routing,
+            tallies=tallies,
+            commit_interval_s=timing.commit_interval_s,
+            transaction_s=timing.transaction_timeout_s,
+            clock=time.monotonic,
+            wall_clock_ms=wall_clock_ms,
+            probe=probe,
+        )
+        yield Worker(
+            source=source,
+            decoder=decoder,
+            batcher=batcher,
+            pipeline=pipeline,
+            breaker=Breaker(
+                rejected_share=settings.breaker.rejected_share, window_records=settings.breaker.window_records
+            ),
+            tallies=tallies,
+            timing=Timing(
+                poll_s=settings.input.poll_timeout_s,
+                revoke_budget_s=timing.revoke_budget_s,
+                schema_retry_s=settings.registry.retry_after_s,
+            ),
+            clock=time.monotonic,
+            wall_clock_ms=wall_clock_ms,
+            probe=probe,
+        )
+
+
+def _codecs(
+    settings: Settings, contract: Contracts, spec: EngineSpec
+) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoder, DeadLetterEncoder]:
+    """What turns values into rows and forecasts into values."""
+    echo_fields = echo_fields_of(contract.features, contract.forecast)
+    prefix = contract.framing.prefix_for(contract.forecast)
+
+    def encoder(engine: EngineSpec) -> ForecastEncoder:
+        return ForecastEncoder(
+            schema=contract.forecast,
+            prefix=prefix,
+            echo_fields=echo_fields,
+            quantiles=engine.quantiles,
+            horizon=engine.horizon,
+        )
+
+    decoder = Decoder(
+        reader_schema=contract.features,
+        inputs=spec.inputs,
+        key_fields=settings.wire.key_fields,
+        echo_fields=echo_fields,
+        framing=contract.framing,
+        max_value_bytes=settings.input.max_value_bytes,
+    )
+    dead_letters = DeadLetterEncoder(
+        contract.dead_letter,
+        contract.framing.prefix_for(contract.dead_letter),
+        max_value_bytes=settings.input.max_value_bytes,
+    )
+    return encoder, decoder, dead_letters
+
+
+def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:
+    """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
+    auth = settings.registry
+    registry = RegistrySchemas(
+        url=auth.url or "",
+        timeout_s=auth.timeout_s,
+        basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
+        ca_location=None if auth.ca_location is None else str(auth.ca_location),
+    )
+    id_of = registry.register if auth.auto_register else registry.find
+    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
+    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
+    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
+
+
+def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource) -> Delivery:
+    failures: list[KafkaError] = []
+
+    def failed(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    config = producer_config(settings)
+    if settings.delivery.guarantee == "at_least_once":
+        producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
+        return Flushed(producer, consumer, failures, clock=time.monotonic)
+    producer = Producer(config, logger=kafka_logger())
+    deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
+    return Transaction(producer, source.group_metadata, clock=time.monotonic, deadline=deadline)

@@ -1,0 +1,62 @@
+"""Checks of forecasts before they are published. Pure: forecasts in, verdict out.
+
+No number leaves unchecked: the loop asks here for every batch before it produces any of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+CROSSING_TOLERANCE = 1e-4
+"""Quantiles may cross by this share of their size (float32 and lower precisions round), no more."""
+
+
+class Rule(StrEnum):
+    """What a forecast may break."""
+
+    NOT_FINITE = "not_finite"
+    NEGATIVE = "negative"
+    CROSSING = "crossing_quantiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Row `row` of the batch broke `rule`."""
+
+    row: int
+    rule: Rule
+    detail: str
+
+
+def faults(values: NDArray[np.float32]) -> list[Fault]:
+    """The rows of `values` float32[rows, horizon, quantiles] that must not be published, each with the first rule broken.
+
+    Quantiles must be finite, at least zero (units sold), and ascending along the last axis.
+    """
+    if values.size == 0:
+        return []
+    lowest = values.min()  # NaN if any is
+    if np.isfinite(lowest) and lowest >= 0 and np.isfinite(values.max()) and not _crossing(values).any():
+        return []
+    with np.errstate(invalid="ignore"):
+        broken = {
+            Rule.NOT_FINITE: ~np.isfinite(values),
+            Rule.NEGATIVE: values < 0,
+            Rule.CROSSING: np.pad(_crossing(values), ((0, 0), (0, 0), (1, 0))),
+        }
+    found: dict[int, Fault] = {}
+    for rule, where in broken.items():
+        for row in np.flatnonzero(where.any(axis=(1, 2))).tolist():
+            day, quantile = np.argwhere(where[row])[0].tolist()
+            detail = f"{rule}: forecast[day {day}, quantile {quantile}] = {values[row, day, quantile]}"
+            found.setdefault(row, Fault(row, rule, detail))
+    return [found[row] for row in sorted(found)]
+
+
+def _crossing(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    lower, upper = values[:, :, :-1], values[:, :, 1:]
+    return lower - upper > CROSSING_TOLERANCE * np.abs(lower)

@@ -1,0 +1,231 @@
+"""From gathered rows to a commit: the half of the loop that submits, collects, publishes, commits, or discards it all.
+
+Rules of this file:
+
+- Results are collected in the order of submission, and positions follow one another without a gap.
+- `discard` is the one place that throws work away: transaction, batches and rows together. Its caller rewinds the source.
+- A slot goes batcher -> engine -> publisher -> engine; whoever fails on the way, it is released once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from worker.batching import Batch, Batcher, CutReason
+from worker.deadline import Clock, Deadline
+from worker.engine import Engine, Ticket
+from worker.errors import AbortableError, EngineError
+from worker.hotswap import EngineSlot
+from worker.publish import Publisher, Routing, latencies_s
+from worker.records import Positions
+from worker.statistics import Stage, Tallies
+from worker.transaction import Delivery
+
+log = structlog.get_logger(__name__)
+
+Probe = Callable[[str], None]
+"""Called with the name of each point on the data's way. Tests stop the process there; else it does nothing."""
+
+PROBES = (
+    "polled",
+    "decoded",
+    "gathered",
+    "submitted",
+    "collected",
+    "published",
+    "before_commit",
+    "after_commit",
+    "revoked",
+    "aborted",
+)
+"""The points, in the order of the data's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch on its way through the engine it was opened with. No ticket: it has no rows."""
+
+    batch: Batch
+    engine: Engine
+    ticket: Ticket | None
+    submitted_s: float
+
+
+class Pipeline:
+    """Batcher, engine, publisher and delivery in a row. Owns none of them.
+
+    Args:
+        batcher: gathers rows; the loop adds to it, this class seals and drops.
+        engines: the serving engine.
+        publisher: produces finished batches into `delivery`.
+        delivery: commits them.
+        routing: finds topics and partition counts; asked again after `reroute`.
+        commit_interval_s: how long outputs wait for their commit at most, from the first one on.
+        transaction_s: budget of each blocking call to Kafka.
+    """
+
+    def __init__(  # noqa: PLR0913 - everything is injected
+        self,
+        *,
+        batcher: Batcher,
+        engines: EngineSlot,
+        publisher: Publisher,
+        delivery: Delivery,
+        routing: Callable[[], Routing],
+        tallies: Tallies,
+        commit_interval_s: float,
+        transaction_s: float,
+        clock: Clock,
+        wall_clock_ms: Callable[[], int],
+        probe: Probe = lambda _: None,
+    ) -> None:
+        self._batcher = batcher
+        self._engines = engines
+        self._engine = engines.serving
+        self._publisher = publisher
+        self._delivery = delivery
+        self._find_routing = routing
+        self._routing: Routing | None = None
+        self._tallies = tallies
+        self._commit_interval_s = commit_interval_s
+        self._transaction_s = transaction_s
+        self._clock = clock
+        self._wall_clock_ms = wall_clock_ms
+        self._probe = probe
+        self._flights: deque[Flight] = deque()
+        self._uncommitted: Positions | None = None
+        self._uncommitted_ms: list[NDArray[np.int64]] = []
+        self._commit_due_s = float("inf")
+
+    @property
+    def busy(self) -> bool:
+        """True while batches are with the engine."""
+        return bool(self._flights)
+
+    @property
+    def commit_due_s(self) -> float:
+        """When the open transaction is to be committed; infinite while there is none."""
+        return self._commit_due_s
+
+    def reroute(self) -> None:
+        """Ask for the topics' partition counts again before the next batch is published."""
+        self._routing = None
+
+    def open_slot(self) -> bool:
+        """True if a slot is open for decoding, now or already; False while all are in use."""
+        if self._batcher.slot is None:
+            engine = self._engines.serving
+            slot = engine.acquire()
+            if slot is None:
+                return False
+            self._engine = engine
+            self._batcher.open(slot)
+        return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once the oldest batch can be published, False after `timeout_s`."""
+        oldest = self._flights[0]
+        return oldest.ticket is None or oldest.engine.wait(oldest.ticket, timeout_s)
+
+    def submit(self, reason: CutReason) -> None:
+        """Cut what was gathered, if anything, and hand it to the engine."""
+        batch = self._batcher.seal(reason)
+        if batch is None:
+            return
+        now_s = self._clock()
+        self._tallies.batch(batch.rows, reason, batch.superseded)
+        self._tallies.stage(Stage.QUEUE, now_s - batch.arrived_s)
+        ticket = None if batch.slot is None else self._engine.submit(batch.slot, batch.rows)
+        self._flights.append(Flight(batch, self._engine, ticket, now_s))
+        self._probe("submitted")
+
+    def publish_finished(self) -> None:
+        """Publish the batches that the engine has finished, oldest first. Doesn't wait for the others."""
+        while self._flights and self.wait(0.0):
+            self._publish_next()
+
+    def commit_if_due(self) -> None:
+        """Commit at the end of the interval. What was gathered is cut first: the engine computes while the commit waits."""
+        if self._clock() >= self._commit_due_s:
+            self.submit(CutReason.COMMIT)
+            self._commit()
+
+    def finish(self, reason: CutReason, deadline: Deadline) -> None:
+        """Bring everything gathered to a commit.
+
+        Raises `AbortableError` when the engine isn't done by `deadline`. A commit that began in time is waited for: its
+        outcome must be known.
+        """
+        self.submit(reason)
+        while self._flights:
+            if not self.wait(deadline.remaining_s):
+                raise AbortableError("the engine wasn't done within the budget")
+            self._publish_next()
+        self._commit()
+
+    def discard(self) -> None:
+        """Abort the transaction and drop all batches and rows. Their records must be read again."""
+        if self._delivery.is_open:
+            self._delivery.abort(self._deadline())
+            self._tallies.transaction("aborted")
+        while self._flights:
+            flight = self._flights.popleft()
+            if flight.ticket is not None:
+                with suppress(EngineError):  # its result is discarded either way
+                    flight.engine.collect(flight.ticket)
+                flight.engine.release(flight.ticket.slot)
+        slot = self._batcher.drop()
+        if slot is not None:
+            self._engine.release(slot)
+        self._settle()
+
+    def _publish_next(self) -> None:
+        """Collect the oldest flight, produce it, and take its positions into the transaction."""
+        flight = self._flights.popleft()
+        batch, forecasts = flight.batch, None
+        if self._uncommitted is None:
+            self._commit_due_s = self._clock() + self._commit_interval_s
+        try:
+            if flight.ticket is not None:
+                forecasts = flight.engine.collect(flight.ticket)
+                self._tallies.stage(Stage.ENGINE, self._clock() - flight.submitted_s)
+            self._probe("collected")
+            self._publisher.publish(batch, forecasts, self._route(), self._deadline())
+        finally:
+            if batch.slot is not None:
+                flight.engine.release(batch.slot)
+        self._uncommitted = self._uncommitted.followed_by(batch.positions) if self._uncommitted else batch.positions
+        self._uncommitted_ms.append(batch.timestamps_ms)
+        self._probe("published")
+
+    def _commit(self) -> None:
+        if self._uncommitted is None:
+            return
+        began_s = self._clock()
+        self._probe("before_commit")
+        self._delivery.commit(self._uncommitted, self._deadline())
+        self._probe("after_commit")
+        self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
+        self._tallies.transaction("committed")
+        self._tallies.end_to_end(latencies_s(self._uncommitted_ms, self._wall_clock_ms()))
+        self._settle()
+
+    def _settle(self) -> None:
+        self._uncommitted = None
+        self._uncommitted_ms.clear()
+        self._commit_due_s = float("inf")
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._transaction_s, self._clock)
+
+    def _route(self) -> Routing:
+        if self._routing is None:
+            self._routing = self._find_routing()
+        return self._routing

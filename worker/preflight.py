@@ -1,0 +1,93 @@
+"""What must be there before the worker starts: a broker, its topics, the model. One clear sentence for each that isn't."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from logging import Logger
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.engine_card import CARD_NAME, CardError, EngineCard, load_card
+from worker.clients import admin_config
+from worker.errors import ContractError, UnreachableError
+from worker.publish import Routing
+from worker.settings_model import Settings
+
+METADATA_TIMEOUT_S = 10.0
+MODEL_NAME = "model.onnx"
+
+
+class Cluster:
+    """The broker's view of topics. Blocks up to `METADATA_TIMEOUT_S` a call."""
+
+    def __init__(self, settings: Settings, logger: Logger) -> None:
+        self._settings = settings
+        self._admin = AdminClient(admin_config(settings), logger=logger)
+
+    @property
+    def admin(self) -> AdminClient:
+        """For creating topics."""
+        return self._admin
+
+    def partitions(self) -> Mapping[str, int]:
+        """Topic -> number of partitions, of every topic there is. Raises `UnreachableError` if no broker answers."""
+        try:
+            topics = self._admin.list_topics(timeout=METADATA_TIMEOUT_S).topics
+        except KafkaException as exception:
+            servers = self._settings.kafka.common.get("bootstrap.servers")
+            raise UnreachableError(
+                f"kafka.bootstrap.servers: no broker answers at {servers} within {METADATA_TIMEOUT_S:g} s "
+                f"({exception.args[0].str()}); check address, port, TLS and SASL settings"
+            ) from exception
+        return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+    def routing(self) -> Routing:
+        """Where outputs go, by the topics as they are now. Raises `UnreachableError` naming every topic that is missing."""
+        reads, writes = self._settings.input.topic, self._settings.output
+        counts = self.partitions()
+        missing = [topic for topic in (reads, writes.topic, writes.dead_letter_topic) if topic not in counts]
+        if missing:
+            raise UnreachableError(
+                f"topics that don't exist: {', '.join(missing)}; create them with 'forecast-worker topics create', "
+                "or correct input.topic, output.topic and output.dead_letter_topic"
+            )
+        return Routing(
+            forecasts=writes.topic,
+            dead_letters=writes.dead_letter_topic,
+            same_partitions=counts[reads] == counts[writes.topic],
+            same_dead_letter_partitions=counts[reads] == counts[writes.dead_letter_topic],
+            headers=writes.headers,
+        )
+
+
+def find_model(path: Path) -> tuple[Path, EngineCard]:
+    """The ONNX file that `engine.model` names, a folder or the file itself, and the card beside it."""
+    model = path / MODEL_NAME if path.is_dir() else path
+    if not model.is_file():
+        raise ContractError(
+            f"engine.model: there is no file {model}; expected a folder with {MODEL_NAME} and {CARD_NAME}"
+        )
+    card = model.with_name(CARD_NAME)
+    if not card.is_file():
+        raise ContractError(
+            f"engine.model: {model} has no {CARD_NAME} beside it; publish the model together with its card"
+        )
+    try:
+        return model, load_card(card)
+    except CardError as error:
+        raise ContractError(str(error)) from error
+
+
+def rows_per_batch(settings: Settings, card: EngineCard) -> int:
+    """`batching.max_rows`, checked against what the engine can take."""
+    limit = settings.engine.max_rows or card.profile.max_rows
+    if limit > card.profile.max_rows:
+        raise ContractError(f"engine.max_rows: got {limit}, the card's profile ends at {card.profile.max_rows}")
+    if settings.batching.max_rows > limit:
+        raise ContractError(
+            f"batching.max_rows: got {settings.batching.max_rows}, the engine takes at most {limit} rows "
+            f"(model {card.model} {card.version}); lower it, or build the engine with a larger profile"
+        )
+    return settings.batching.max_rows

@@ -1,0 +1,302 @@
+"""Outputs and the positions they stand for, committed together or not at all. The only file that produces or commits.
+
+Rules of this file:
+
+- Whatever is produced belongs to the open transaction; the first output opens it, so an idle worker holds none open.
+- `commit` spends `Positions`. Nothing else in the code base commits or stores an offset.
+- An error is asked what it is, by itself (`classify`): retriable => the same call again under the same deadline;
+  abortable => abort, and the caller rewinds; anything else is fatal => the process leaves. A commit whose outcome nobody
+  knows is fatal too: the restart's `init_transactions` settles it.
+
+States, and the calls that are legal in each (`LEGAL`); any other call is a bug and raises without changing anything:
+
+    READY -produce-> OPEN -commit-> READY        OPEN -(abortable error)-> BROKEN -abort-> READY
+                     OPEN -abort--> READY        any  -(fatal error)-----> FATAL
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from worker.deadline import Clock, Deadline
+from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError
+from worker.records import Positions
+
+Header = tuple[str, str | bytes | None]
+"""As confluent_kafka takes and gives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """Messages for one topic, as columns of equal length.
+
+    A None in `partitions` lets the producer choose by the key (murmur2, as Java does). A timestamp of -1 means now.
+    """
+
+    topic: str
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    partitions: Sequence[int] | None
+    timestamps_ms: Sequence[int]
+    headers: Sequence[list[Header]] | None = None
+
+
+class Delivery(Protocol):
+    """Where outputs go. Exactly-once: `Transaction`. At-least-once: `Flushed`. Used from the loop's thread only."""
+
+    @property
+    def is_open(self) -> bool:
+        """True while outputs wait to be committed."""
+        ...
+
+    def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        """Send, and open a transaction if none is. Blocks only while the local queue is full."""
+        ...
+
+    def commit(self, positions: Positions, deadline: Deadline) -> None:
+        """Commit everything produced since the last commit together with `positions`. Blocks until it is settled.
+
+        Raises `AbortableError` (then call `abort`), or `FatalDeliveryError`.
+        """
+        ...
+
+    def abort(self, deadline: Deadline) -> None:
+        """Discard everything produced since the last commit. Without an open transaction it does nothing."""
+        ...
+
+    def close(self) -> None:
+        """Leave. What isn't committed is discarded."""
+        ...
+
+
+class State(Enum):
+    """Where a delivery stands."""
+
+    READY = auto()
+    OPEN = auto()
+    BROKEN = auto()
+    FATAL = auto()
+
+
+LEGAL: Mapping[str, frozenset[State]] = MappingProxyType(
+    {
+        "produce": frozenset({State.READY, State.OPEN}),
+        "commit": frozenset({State.READY, State.OPEN}),
+        "abort": frozenset({State.READY, State.OPEN, State.BROKEN}),
+    }
+)
+
+FENCED = frozenset(
+    {
+        KafkaError._FENCED,  # noqa: SLF001 - librdkafka's local codes have a leading underscore
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+    }
+)
+RETRY_PAUSE_S = 0.05
+FULL_QUEUE_PAUSE_S = 0.01
+
+
+def classify(error: KafkaError, doing: str) -> DeliveryError | None:
+    """The exception that `error` means, or None if the same call may simply be made again."""
+    message = f"{doing}: {error.str()} ({error.name()})"
+    if error.fatal():
+        if error.code() in FENCED:
+            return FencedError(
+                f"{message}. Another worker has taken over this transactional.id or group member; "
+                "give every worker its own delivery.transactional_id, and restart this one if it is the right one."
+            )
+        return FatalDeliveryError(f"{message}. The producer can't go on; restarting the worker settles it.")
+    if error.txn_requires_abort():
+        return AbortableError(message)
+    if error.retriable():
+        return None
+    return FatalDeliveryError(f"{message}. Not known to be harmless, so it counts as fatal.")
+
+
+class _StateMachine:
+    """What both deliveries share: legal calls, and the translation of librdkafka's errors."""
+
+    def __init__(self, producer: Producer, clock: Clock) -> None:
+        self._producer = producer
+        self._clock = clock
+        self._state = State.READY
+
+    @property
+    def state(self) -> State:
+        """Where this delivery stands."""
+        return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """True while outputs wait to be committed or aborted."""
+        return self._state in {State.OPEN, State.BROKEN}
+
+    def _require(self, call: str) -> None:
+        if self._state not in LEGAL[call]:
+            legal = ", ".join(sorted(state.name for state in LEGAL[call]))
+            raise FatalDeliveryError(f"{call} in state {self._state.name}; legal in {legal}")
+
+    def _fail(self, error: DeliveryError) -> DeliveryError:
+        self._state = State.BROKEN if isinstance(error, AbortableError) else State.FATAL
+        return error
+
+    def _call(self, doing: str, call: Callable[[float], Any], deadline: Deadline, late: type[DeliveryError]) -> None:
+        """`call(timeout_s)`, again while its error is retriable and time is left; `late` when it isn't settled by then."""
+        while True:
+            try:
+                call(deadline.remaining_s)
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                failure = classify(error, doing)
+                if failure is None and deadline.expired:
+                    failure = late(f"{doing}: not settled in time: {error.str()} ({error.name()})")
+                if failure is not None:
+                    raise self._fail(failure) from exception
+                self._producer.poll(min(RETRY_PAUSE_S, deadline.remaining_s))
+            else:
+                return
+
+    def _send(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        produce, topic = self._producer.produce, outgoing.topic
+        partitions = outgoing.partitions if outgoing.partitions is not None else [-1] * len(outgoing.values)
+        headers = outgoing.headers if outgoing.headers is not None else None
+        rows = zip(outgoing.values, outgoing.keys, partitions, outgoing.timestamps_ms, strict=True)
+        try:
+            for row, (value, key, partition, timestamp_ms) in enumerate(rows):
+                timestamp_ms = max(timestamp_ms, 0)  # noqa: PLW2901 - 0 means now
+                while True:
+                    try:
+                        if headers is None:
+                            produce(topic, value, key, partition, timestamp=timestamp_ms)
+                        else:
+                            produce(topic, value, key, partition, timestamp=timestamp_ms, headers=headers[row])
+                        break
+                    except BufferError:
+                        if deadline.expired:
+                            raise self._fail(
+                                AbortableError(
+                                    f"producing to {topic}: the local queue stayed full; is the broker down?"
+                                )
+                            ) from None
+                        self._producer.poll(FULL_QUEUE_PAUSE_S)
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            failure = classify(error, f"producing to {topic}")
+            raise self._fail(failure or AbortableError(f"producing to {topic}: {error.str()}")) from exception
+
+
+class Transaction(_StateMachine):
+    """Exactly once: a Kafka transaction holds outputs, dead letters and offsets.
+
+    Args:
+        producer: with a transactional.id. Its `init_transactions` is called here, blocking up to `deadline`; that fences
+            whoever used the same transactional.id and settles what it left behind.
+        group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
+    """
+
+    def __init__(
+        self, producer: Producer, group_metadata: Callable[[], object], *, clock: Clock, deadline: Deadline
+    ) -> None:
+        super().__init__(producer, clock)
+        self._group_metadata = group_metadata
+        self._call("init_transactions", producer.init_transactions, deadline, FatalDeliveryError)
+
+    def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        """See `Delivery.produce`."""
+        self._require("produce")
+        if self._state is State.READY:
+            self._call("begin_transaction", lambda _: self._producer.begin_transaction(), deadline, FatalDeliveryError)
+            self._state = State.OPEN
+        self._send(outgoing, deadline)
+
+    def commit(self, positions: Positions, deadline: Deadline) -> None:
+        """See `Delivery.commit`. Positions without outputs (all superseded, say) open a transaction of their own."""
+        self._require("commit")
+        if self._state is State.READY:
+            self._call("begin_transaction", lambda _: self._producer.begin_transaction(), deadline, FatalDeliveryError)
+            self._state = State.OPEN
+        offsets = _offsets(positions)
+        metadata = self._group_metadata()
+        self._call(
+            "send_offsets_to_transaction",
+            lambda timeout_s: self._producer.send_offsets_to_transaction(offsets, metadata, timeout_s),
+            deadline,
+            AbortableError,
+        )
+        self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
+        self._state = State.READY
+
+    def abort(self, deadline: Deadline) -> None:
+        """See `Delivery.abort`."""
+        self._require("abort")
+        if self.is_open:
+            self._call("abort_transaction", self._producer.abort_transaction, deadline, FatalDeliveryError)
+            self._state = State.READY
+
+    def close(self) -> None:
+        """See `Delivery.close`. An open transaction is left to its timeout if it can't be aborted any more."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+
+class Flushed(_StateMachine):
+    """At least once: offsets are committed after every output was acknowledged. A crash in between repeats outputs.
+
+    Args:
+        producer: idempotent, with `delivery.report.only.error` and `failed` (below) as its `on_delivery`.
+        consumer: commits the offsets.
+        failures: filled by the producer's delivery callback; only failures are reported.
+    """
+
+    def __init__(self, producer: Producer, consumer: Consumer, failures: list[KafkaError], *, clock: Clock) -> None:
+        super().__init__(producer, clock)
+        self._consumer = consumer
+        self._failures = failures
+
+    def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        """See `Delivery.produce`."""
+        self._require("produce")
+        self._state = State.OPEN
+        self._send(outgoing, deadline)
+        self._producer.poll(0)
+
+    def commit(self, positions: Positions, deadline: Deadline) -> None:
+        """See `Delivery.commit`."""
+        self._require("commit")
+        waiting = self._producer.flush(deadline.remaining_s)
+        if waiting or self._failures:
+            reason = self._failures[0].str() if self._failures else f"{waiting} messages not acknowledged in time"
+            raise self._fail(AbortableError(f"delivering forecasts: {reason}"))
+        offsets = _offsets(positions)
+        self._call(
+            "committing offsets",
+            lambda _: self._consumer.commit(offsets=offsets, asynchronous=False),
+            deadline,
+            AbortableError,
+        )
+        self._state = State.READY
+
+    def abort(self, deadline: Deadline) -> None:
+        """See `Delivery.abort`. What was acknowledged already stays on the topic and will be there twice."""
+        self._require("abort")
+        self._producer.purge()
+        self._producer.flush(deadline.remaining_s)
+        self._failures.clear()
+        self._state = State.READY
+
+    def close(self) -> None:
+        """See `Delivery.close`."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+
+def _offsets(positions: Positions) -> list[TopicPartition]:
+    return [TopicPartition(positions.topic, partition, span.next_offset) for partition, span in positions.spans.items()]
