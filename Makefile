@@ -6,6 +6,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOCK := requirements/dev.txt
 
 # Arguments for the demo and the benchmark, e.g. make demo ARGS=--keep
 ARGS ?=
@@ -49,10 +50,10 @@ docs: $(READY) ## write docs/metrics.md and docs/settings.md from the declaratio
 .PHONY: lock
 lock: ## pin all packages anew, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	@echo '# Written by `make lock` from pyproject.toml: every version pinned, every file hashed. Do not edit.' > $(LOCK).new
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --no-header --no-annotate --no-emit-index-url --output-file requirements/dev.txt --quiet
-	sed -i '1i # Written by `make lock` from pyproject.toml: every version pinned, every file hashed. Do not edit.' \
-	    requirements/dev.txt
+	    --no-header --no-annotate --no-emit-index-url --quiet >> $(LOCK).new
+	mv $(LOCK).new $(LOCK)
 
 .PHONY: clean
 clean: ## remove everything that was built, also the virtual environment
@@ -60,9 +61,10 @@ clean: ## remove everything that was built, also the virtual environment
 	find worker schemas demo bench tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The package itself is installed in place; its build backend is in requirements/dev.txt, so nothing is fetched unpinned.
-$(READY): requirements/dev.txt pyproject.toml tools/find_python.sh
+$(READY): $(LOCK) pyproject.toml tools/find_python.sh
 	@python=$$(sh tools/find_python.sh "$(PYTHON)") && echo "environment: $(VENV), $$($$python --version)" \
 	    && $$python -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@echo "packages: pinned and checked by hash; about a minute the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@

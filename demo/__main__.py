@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -203,7 +204,7 @@ def _play_on(
                 sender.send(event)
             sender.flush()
             worker.check()
-            console.print(f"played day {as_of} again")
+            console.print(f"played {np.datetime64(as_of, 'D')} again", highlight=False)
             time.sleep(pause_s)
     worker.stop()
 
@@ -270,6 +271,7 @@ def _print(console: Console, result: report.DemoResult, path: Path) -> None:
     for name, value in report.summary(result):
         table.add_row(name, value)
     console.print(table)
+    console.print(f"dead letters by reason: {report.reasons(result.outcomes)}", highlight=False)
     accuracy = Table("", "WAPE per day", "WAPE per 14-day total", title="Accuracy of the next 14 days")
     for entry in result.errors:
         accuracy.add_row(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}")

@@ -6,15 +6,14 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import ConciseDateFormatter, WeekdayLocator
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from demo.evaluation import Errors
 from demo.series import HISTORY_DAYS, HORIZON_DAYS, FloatArray, SeriesSet
@@ -24,7 +23,7 @@ _INK: Final = "#010203"  # replaced by CSS's currentColor, so that a chart fits 
 _BLUE: Final = "#3b82c4"
 _ORANGE: Final = "#d9822b"
 _GREY: Final = "#8a8a8a"
-_STYLE: Final = {
+_STYLE: Final[Any] = {  # matplotlib's type for it lists every key it has
     "svg.fonttype": "none",
     "svg.hashsalt": "forecast-worker",
     "font.family": "sans-serif",
@@ -44,7 +43,7 @@ _STYLE: Final = {
     "ytick.color": _INK,
     "legend.frameon": False,
 }
-_STAGES: Final = ("poll", "decode", "queue", "engine", "encode", "commit")
+_STAGES: Final = ("poll", "decode", "queue", "engine", "guard", "encode", "produce", "commit")
 _HISTORY_SHOWN_DAYS: Final = 21
 
 
@@ -62,9 +61,8 @@ def fans(series: SeriesSet, as_of: int, forecasts: FloatArray, chosen: Sequence[
             panel.set_visible(False)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        return _svg(
-            figure, f"Forecast fans of {len(chosen)} series against what was sold, history and the next 14 days"
-        )
+        date = np.datetime64(as_of, "D")
+        return _svg(figure, f"Forecasts made on {date} for {len(chosen)} series, P10 to P90, and what was sold")
 
 
 def error_by_day_ahead(errors: Sequence[Errors]) -> str:
@@ -82,7 +80,11 @@ def error_by_day_ahead(errors: Sequence[Errors]) -> str:
 
 def batch_sizes(histogram: HistogramSamples) -> str:
     """How many batches fell between the bounds of the worker's histogram."""
-    return _bars(histogram.counts, _bound_labels(histogram.bounds), "rows per batch", "batches", "Batch sizes")
+    filled = np.flatnonzero(histogram.counts)
+    first, last = (int(filled[0]), int(filled[-1])) if len(filled) else (0, 0)
+    shown = slice(max(first - 1, 0), last + 2)
+    labels = _bound_labels(histogram.bounds)[shown]
+    return _bars(histogram.counts[shown], labels, "rows per batch", "batches", "Batch sizes")
 
 
 def stage_times(stages: Mapping[str, HistogramSamples]) -> str:
@@ -111,12 +113,13 @@ def _fan(panel: Axes, series: SeriesSet, as_of: int, forecast: FloatArray, index
     panel.fill_between(ahead, low, high, color=_BLUE, alpha=0.28, linewidth=0, label="forecast P10-P90")
     panel.plot(ahead, middle, color=_BLUE, linewidth=1.8, label="forecast P50")
     panel.plot(days, series.sales[index, shown], color=_INK, linewidth=1.0, marker=".", markersize=4, label="sold")
-    panel.axvline(_days(series.dates[end - 1 : end])[0], color=_GREY, linewidth=0.8, linestyle=":")
+    panel.axvline(float(as_of), color=_GREY, linewidth=0.8, linestyle=":")
     panel.set_title(f"{series.store_ids[index]} · {series.sku_ids[index]}", loc="left")
     panel.set_ylim(bottom=0)
-    locator = WeekdayLocator(byweekday=0)
+    locator = WeekdayLocator(byweekday=0)  # type: ignore[no-untyped-call]
     panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    formatter = ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]
+    panel.xaxis.set_major_formatter(formatter)
 
 
 def _bars(values: Sequence[int], labels: Sequence[str], xlabel: str, ylabel: str, title: str) -> str:
@@ -136,21 +139,22 @@ def _bound_labels(bounds: Sequence[float]) -> list[str]:
     return finite + [f"> {bounds[-2]:g}"] * (len(bounds) - len(finite))
 
 
-def _days(dates: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> list[datetime]:
-    return [datetime.fromtimestamp(int(day) * 86_400, tz=UTC) for day in dates]
+def _days(dates: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Dates of matplotlib are days since 1970-01-01 too."""
+    return dates.astype(np.float64)
 
 
 def _svg(figure: Figure, title: str) -> str:
     """The figure as an `<svg>` element: named for screen readers, ids of its own, colours from the page."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    slug = re.sub(r"[^a-z]+", "-", title.lower())[:24]
+    slug = re.sub(r"[^a-z0-9]+", "-", title.lower())[:32]
     text = re.sub(r'\bid="', f'id="{slug}-', text)
     text = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{slug}-", text)
     text = text.replace(_INK, "currentColor")

@@ -14,6 +14,7 @@ from demo.events import PARTITIONER, Event
 from demo.topics_reader import TopicReader, dead_letter_decoder, forecast_decoder, read_until_quiet
 
 _STALL_S = 60.0
+_READ_STALL_S = 10.0
 _POLL_EVERY = 2000
 
 
@@ -163,10 +164,11 @@ def input_positions(bootstrap_servers: str, topic: str, expected: int) -> list[P
     reader = TopicReader(bootstrap_servers, topic)
     positions: list[Position] = []
     try:
-        while len(positions) < expected:
-            messages = reader.poll(10.0)
-            if not messages:
-                break
+        last_s = time.monotonic()
+        while len(positions) < expected and time.monotonic() - last_s < _READ_STALL_S:
+            messages = reader.poll(0.1)
+            if messages:
+                last_s = time.monotonic()
             positions += [(_known(message.partition()), _known(message.offset())) for message in messages]
     except KafkaException as error:
         raise PlayError(f"{topic} can't be read back: {error}") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demo import charts
 from demo.evaluation import Errors, Outcomes
@@ -53,11 +54,10 @@ class DemoResult:
 def summary(result: DemoResult) -> list[tuple[str, str]]:
     """The figures of the run: what, and how much."""
     outcomes = result.outcomes
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcomes.reasons.items()))
     rows = [
         ("events", f"{outcomes.inputs:,}"),
         ("forecasts", f"{outcomes.forecasts:,}"),
-        ("dead letters", f"{outcomes.dead_letters:,}" + (f" ({reasons})" if reasons else "")),
+        ("dead letters", f"{outcomes.dead_letters:,}"),
         ("lost", f"{outcomes.lost:,}"),
         ("duplicates", f"{outcomes.duplicates:,}"),
         ("events per second, end to end", f"{result.rows_per_s:,.0f}"),
@@ -69,6 +69,11 @@ def summary(result: DemoResult) -> list[tuple[str, str]]:
         mean = histogram.total / histogram.count
         rows.append(("batches", f"{histogram.count:,} of {mean:,.0f} rows on average"))
     return rows
+
+
+def reasons(outcomes: Outcomes) -> str:
+    """Dead letters by reason, as text."""
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(outcomes.reasons.items())) or "none"
 
 
 def environment() -> list[tuple[str, str]]:
@@ -85,11 +90,7 @@ def environment() -> list[tuple[str, str]]:
 
 def render(result: DemoResult) -> str:
     """The report as HTML text."""
-    last, chosen = panels_of(result)
-    figures = []
-    if chosen:
-        forecasts, as_of = result.forecasts[last], result.as_of_dates[last]
-        figures.append(("wide", "Forecast and what was sold", charts.fans(result.series, as_of, forecasts, chosen)))
+    figures = [("wide", *fan) for fan in _fans(result)]
     figures.append(("", "Error by day ahead", charts.error_by_day_ahead(result.errors)))
     if result.batch_rows is not None:
         figures.append(("", "Batch sizes", charts.batch_sizes(result.batch_rows)))
@@ -101,7 +102,7 @@ def render(result: DemoResult) -> str:
         _verdict(result.outcomes),
         '<div class="grid">',
         _section("Run", _table(("", ""), summary(result), head=False)),
-        _section("Accuracy of the next 14 days", _accuracy(result)),
+        _section("Accuracy of the next 14 days", _accuracy(result) + _reasons(result.outcomes)),
         *(_figure(*figure) for figure in figures),
         _section("Machine and versions", _table(("", ""), environment(), head=False)),
         "</div>",
@@ -110,24 +111,40 @@ def render(result: DemoResult) -> str:
     return _PAGE.replace("<!--body-->", "\n".join(body))
 
 
-def panels_of(result: DemoResult) -> tuple[int, list[int]]:
-    """The newest date with forecasts, and up to six series of it from large to small, of different stores and products."""
-    known = np.isfinite(result.forecasts).all(axis=(2, 3))
-    dates = np.flatnonzero(known.any(axis=1))
+def panels_of(result: DemoResult) -> tuple[list[int], list[int]]:
+    """Dates (a middle one and the newest) and up to six series, from large to small, of different stores and products.
+
+    All of them have forecasts; both are empty if there are none.
+    """
+    values = result.forecasts
+    known: NDArray[np.bool_] = np.isfinite(values.sum(axis=(2, 3)))
+    dates = np.flatnonzero(np.any(known, axis=1))
     if len(dates) == 0:
-        return 0, []
-    last = int(dates[-1])
+        return [], []
+    shown = sorted({int(dates[len(dates) // 2]), int(dates[-1])})
     series = result.series
-    ranked = np.flatnonzero(known[last])
+    ranked = np.flatnonzero(np.all(known[shown], axis=0))
     ranked = ranked[np.argsort(-series.sales[ranked].mean(axis=1), kind="stable")]
     chosen: list[int] = []
-    for part in np.array_split(ranked[: max(len(ranked) * 4 // 5, 1)], min(_PANELS, len(ranked))):
+    for part in np.array_split(ranked[: max(len(ranked) * 4 // 5, 1)], _PANELS):
         taken_skus = [series.sku_ids[i] for i in chosen]
         taken_stores = {series.store_ids[i] for i in chosen}
         if len(part):
             choice = min(part, key=lambda i: (taken_skus.count(series.sku_ids[i]), series.store_ids[i] in taken_stores))
             chosen.append(int(choice))
-    return last, chosen
+    return shown, chosen
+
+
+def _fans(result: DemoResult) -> Iterator[tuple[str, str]]:
+    dates, chosen = panels_of(result)
+    for date in dates if chosen else ():
+        as_of = result.as_of_dates[date]
+        title = f"Forecast on {np.datetime64(int(as_of), 'D')} and what was sold"
+        yield title, charts.fans(result.series, as_of, result.forecasts[date], chosen)
+
+
+def _reasons(outcomes: Outcomes) -> str:
+    return f"<h2>Dead letters by reason</h2><p>{escape(reasons(outcomes))}</p>"
 
 
 def _headline(result: DemoResult) -> str:
@@ -191,6 +208,7 @@ section, figure { margin: 0; padding: 1rem 1.2rem; background: var(--card); bord
   border-radius: 10px; }
 .wide { grid-column: 1 / -1; }
 svg { display: block; width: 100%; height: auto; color: var(--ink); }
+table + h2, p + h2 { margin-top: 1rem; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; text-align: right; }
 th:first-child { text-align: left; font-weight: 400; color: var(--soft); white-space: nowrap; }

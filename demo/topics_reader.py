@@ -37,7 +37,7 @@ class TopicReader:
         self._consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """The next messages, at once if there are any, else within `timeout_s`. Raises `KafkaException` on an error."""
+        """What comes within `timeout_s`, 5,000 messages at most; waits that long if it is less. Raises `KafkaException`."""
         messages = self._consumer.consume(_BATCH, timeout_s)
         for message in messages:
             error = message.error()

@@ -39,6 +39,8 @@ def schema_from_text(text: str, origin: str) -> Schema:
     if not isinstance(schema, dict) or schema.get("type") != "record":
         kind = schema.get("type") if isinstance(schema, dict) else type(schema).__name__
         raise ContractError(f"{origin}: got {kind!r}, expected an Avro schema of type 'record'")
+    if not isinstance(schema.get("fields"), list):
+        raise ContractError(f"{origin}: isn't a valid Avro schema: got no list of fields, expected one")
     try:
         fastavro.parse_schema(schema)
     except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:

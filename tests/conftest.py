@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from demo.kafka import EmbeddedKafka
 from demo.registry import EmbeddedRegistry
+from tests.helpers.workers import Job
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.load_profile("ci")
@@ -61,3 +63,15 @@ def topics(kafka: EmbeddedKafka, _topic_numbers: Iterator[int]) -> TopicFactory:
         return name
 
     return create
+
+
+@pytest.fixture
+def job(kafka: EmbeddedKafka, topics: TopicFactory, tmp_path: Path) -> Job:
+    """Input, forecast and dead-letter topics of four partitions each, and the settings for workers on them."""
+    return Job(
+        bootstrap=kafka.bootstrap_servers,
+        source=topics("features"),
+        forecasts=topics("forecasts"),
+        dead_letters=topics("dead"),
+        directory=tmp_path,
+    )

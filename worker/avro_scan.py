@@ -186,8 +186,7 @@ class _Walk:
         self.skip(filled.astype(np.int64))
 
     def block(self, size_bytes: int) -> NDArray[np.uint8]:
-        """Copy the next bytes of all messages: uint8[messages, size_bytes]."""
-        self.drop(size_bytes > self.ends - self.cursor)
+        """Copy the next bytes of all messages: uint8[messages, size_bytes]. Messages that end before are out."""
         windows = as_strided(
             self.bytes, (len(self.bytes) - size_bytes + 1, size_bytes), self.bytes.strides * 2, writeable=False
         )

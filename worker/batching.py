@@ -7,8 +7,9 @@ record that went into it: forecasts, withdrawals, rejections and superseded even
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -258,7 +259,11 @@ class _Gathering:
             if place is not None:
                 latest[place] = (row, None)
         rows = sorted(row for row, came in latest.values() if came is None)
-        return rows, [came for came in self.withdrawals if latest[came.record.partition, came.record.key][1] is came]
+        return rows, [
+            replace(came, after_row=bisect_left(rows, came.after_row))
+            for came in self.withdrawals
+            if latest[came.record.partition, came.record.key][1] is came
+        ]
 
     def _compact(self, live: list[int]) -> None:
         """Close the holes that superseded rows left in the slot."""

@@ -76,7 +76,7 @@ def _field_problem(tensor: Tensor, fields: Mapping[str, Mapping[str, Any]]) -> s
     scalar = len(tensor.shape) == 1
     kinds = _kinds(field["type"])
     wanted = "a number" if scalar else "an array of numbers"
-    if scalar != (kinds <= NUMBERS) or not (scalar or kinds == {"array"}):
+    if scalar != (bool(kinds) and kinds <= NUMBERS) or not (scalar or kinds == {"array"}):
         return f"the model takes {tensor}, so the field must be {wanted}; the schema has {field['type']}"
     default = field.get("default")
     if not scalar and default is not None and len(default) != tensor.shape[1]:

@@ -42,7 +42,7 @@ def faults(values: NDArray[np.float32]) -> list[Fault]:
     lowest = values.min()  # NaN if any is
     if np.isfinite(lowest) and lowest >= 0 and np.isfinite(values.max()) and not _crossing(values).any():
         return []
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         broken = {
             Rule.NOT_FINITE: ~np.isfinite(values),
             Rule.NEGATIVE: values < 0,

@@ -10,18 +10,24 @@ can delay other clients but never the loop.
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from urllib.parse import urlsplit
 
+import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from worker.errors import ConfigurationError
 from worker.metrics import StatisticsCollector
 from worker.statistics import Statistics
+
+log = structlog.get_logger(__name__)
 
 _CLIENT_TIMEOUT_S = 10.0
 _JSON = "application/json; charset=utf-8"
@@ -109,17 +115,33 @@ def start_server(
         answers = probes
 
     try:
-        http = ThreadingHTTPServer((host, port), Handler)
+        http = _Http6((host, port), Handler) if ":" in host else _Http((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
             f"server.host, server.port: can't listen on {host}:{port}: {error}; "
             'free the port, choose another (0 for any), or set server.port = "off"'
         ) from error
-    http.daemon_threads = True
-    http.block_on_close = False
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True)
     thread.start()
     return Server(http, thread)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def server_bind(self) -> None:
+        """Without `HTTPServer`'s look-up of the host's full name, which can take seconds where DNS doesn't answer."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - socketserver's signature
+        """A client that went away or sent nonsense is its own concern, not a traceback in our log."""
+        log.debug("http client failed", client=str(client_address), error=repr(sys.exception()))
+
+
+class _Http6(_Http):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

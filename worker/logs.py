@@ -69,7 +69,7 @@ def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _hide(values: MutableMapping[str, object]) -> None:
     for name, value in values.items():
-        if is_secret(str(name)):
+        if value is not None and is_secret(str(name)):
             values[name] = HIDDEN
         elif isinstance(value, dict):
             copied = dict(value)

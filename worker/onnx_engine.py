@@ -100,8 +100,7 @@ class OnnxEngine:
         """See `Engine.submit`. A failure of the graph is kept for `collect`, so that order and ownership stay simple."""
         if self._session is None:
             raise EngineError("the engine is closed")
-        if self._taken.get(slot.index) is not slot:
-            raise ValueError(f"slot {slot.index} wasn't acquired from this engine")
+        self._require_taken(slot)
         if not 1 <= rows <= self._spec.max_rows:
             raise ValueError(f"rows: got {rows}, expected 1 to {self._spec.max_rows}")
         ticket = Ticket(slot, rows, self._submitted)
@@ -133,14 +132,21 @@ class OnnxEngine:
 
     def release(self, slot: Slot) -> None:
         """See `Engine.release`."""
-        if self._taken.pop(slot.index, None) is not slot:
-            raise ValueError(f"slot {slot.index} wasn't acquired from this engine")
+        self._require_taken(slot)
+        del self._taken[slot.index]
         self._free.append(slot)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._session = None
         self._results.clear()
+
+    def _require_taken(self, slot: Slot) -> None:
+        """Raise `ValueError` unless the slot is the caller's."""
+        if self._taken.get(slot.index) is not slot:
+            raise ValueError(f"slot {slot.index} wasn't acquired from this engine")
+        if any(ticket.slot is slot for ticket, _ in self._results):
+            raise ValueError(f"slot {slot.index} is the engine's until its ticket was collected")
 
 
 def _slot(index: int, spec: EngineSpec) -> Slot:

@@ -88,7 +88,9 @@ class Publisher:
 
     def _forecasts(self, batch: Batch, forecasts: Forecasts, bad: frozenset[int], routing: Routing) -> Outgoing:
         spec = forecasts.spec
-        encoder = self._encoders.setdefault(spec.digest, self._encoder_for(spec))
+        encoder = self._encoders.get(spec.digest)
+        if encoder is None:
+            encoder = self._encoders[spec.digest] = self._encoder_for(spec)
         provenance = Provenance(
             model=spec.model,
             model_version=spec.version,

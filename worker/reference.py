@@ -13,9 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from worker.metrics import METRICS
 from worker.settings_checks import OWNED
@@ -139,28 +137,22 @@ def _type(annotation: object) -> str:
 
 
 def _bounds(metadata: Sequence[object]) -> str:
-    words = []
-    for bound in metadata:
-        match bound:
-            case Gt(gt=limit):
-                words.append(f"> {limit}")
-            case Ge(ge=limit):
-                words.append(f"≥ {limit}")
-            case Lt(lt=limit):
-                words.append(f"< {limit}")
-            case Le(le=limit):
-                words.append(f"≤ {limit}")
-            case _:
-                pass
-    return f", {', '.join(words)}" if words else ""
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [
+        f"{sign} {getattr(bound, name)}"
+        for bound in metadata
+        for name, sign in signs.items()
+        if getattr(bound, name, None) is not None
+    ]
+    return f", {', '.join(found)}" if found else ""
 
 
 def _default(info: FieldInfo) -> str:
     if info.default_factory is not None:
         return "empty"
-    value = info.default
-    if value is PydanticUndefined:
+    if info.is_required():
         return "**required**"
+    value = info.default
     if value is None:
         return "unset"
     if isinstance(value, bool):

@@ -40,6 +40,8 @@ OWNED: Mapping[str, str] = {
     "enable.idempotence": "set delivery.guarantee instead (the producer is idempotent with either)",
     "acks": "remove it (always all: delivery.guarantee depends on it)",
     "request.required.acks": "remove it (always all: delivery.guarantee depends on it)",
+    "delivery.report.only.error": "remove it (the worker looks at failed deliveries only)",
+    "metadata.broker.list": "set kafka.bootstrap.servers instead",
     "partitioner": "remove it (a forecast goes to its event's partition, or to the one that Java clients choose)",
 }
 """librdkafka keys that the worker sets itself -> what to do instead."""
@@ -70,6 +72,11 @@ def _kafka(kafka: KafkaSettings) -> Iterator[str]:
         for key in values:
             if key in OWNED:
                 yield f"kafka.{side}{key}: the worker sets this itself; {OWNED[key]}"
+            elif key == "bootstrap.servers" and side:
+                yield (
+                    f"kafka.{side}{key}: got a value, expected none, because a transaction can't span two clusters; "
+                    "set kafka.bootstrap.servers instead"
+                )
     if not str(kafka.common.get("bootstrap.servers", "")).strip():
         yield (
             "kafka.bootstrap.servers: got nothing, expected host:port of at least one broker; "
@@ -177,21 +184,9 @@ def _stop(delivery: DeliverySettings, shutdown: ShutdownSettings) -> Iterator[st
         )
 
 
-def _window(kafka: KafkaSettings, source: InputSettings) -> Iterator[str]:
-    """A value that the fetcher can't hold would stop its partition for ever: it never gets to be a dead letter."""
-    for side, values in (("", kafka.common), ("consumer.", kafka.consumer)):
-        limit = values.get("fetch.max.bytes")
-        if isinstance(limit, int) and limit < source.max_value_bytes:
-            yield (
-                f"kafka.{side}fetch.max.bytes: got {limit}, expected at least input.max_value_bytes = "
-                f"{source.max_value_bytes}; raise the first or lower the second"
-            )
-
-
 CHECKS: tuple[Check, ...] = (
     Check((KafkaSettings,), _kafka),
     Check((KafkaSettings, InputSettings), _group),
-    Check((KafkaSettings, InputSettings), _window),
     Check((InputSettings, OutputSettings), _topics),
     Check((WireSettings, RegistrySettings), _framing),
     Check((RegistrySettings,), _registry),

@@ -54,7 +54,7 @@ class Gathered:
             return
         try:
             value = _resolved(given)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             self.complete = False
             self.problems.append(f"{name_of(given.path)} (from {given.source}): its file can't be read: {_why(error)}")
             return
@@ -98,13 +98,13 @@ def unknown(given: Given) -> str | None:
         return None
     fields = list(SECTIONS[section].model_fields)
     elsewhere = [f"{other}.{name}" for other, model in SECTIONS.items() if name in model.model_fields]
-    hint = f"; did you mean {elsewhere[0]}?" if elsewhere else _meant(name, fields)
+    hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else _meant(name, fields)
     return f"{where}: there is no such setting{hint}; [{section}] has {', '.join(fields)}"
 
 
 def _meant(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _from_file(path: Path | None, gathered: Gathered) -> Iterator[Given]:
@@ -118,7 +118,7 @@ def _from_file(path: Path | None, gathered: Gathered) -> Iterator[Given]:
             f"{path}: not valid TOML: {error}; expected tables such as [kafka] with key = value lines"
         )
         return
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         gathered.complete = False
         gathered.problems.append(
             f"{path}: can't be read: {_why(error)}; expected a TOML file in UTF-8, name another one with --config"
@@ -214,8 +214,10 @@ def _types(annotation: object) -> set[object]:
     return {annotation}
 
 
-def _why(error: OSError | UnicodeDecodeError) -> str:
+def _why(error: OSError | ValueError) -> str:
     """The cause without the text that could not be decoded, which may be a secret."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not text in UTF-8"
-    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror} ({error.filename})"
+    return str(error)

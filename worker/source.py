@@ -121,11 +121,10 @@ class KafkaSource:
         self._last: dict[int, Record] = {}  # partition -> the last record polled
         self._held: dict[int, float] = {}
         self._paused = False
-        self._unpaused: frozenset[int] = (
-            frozenset()
-        )  # assigned while paused: pausing takes effect only after the callback
+        self._unpaused: frozenset[int] = frozenset()  # assigned while paused: pausing works only after the callback
         self._polling = False
         self._stale = False
+        self._gone: frozenset[int] = frozenset()  # went away during this poll, maybe to come back within it
         self._failure: BaseException | None = None
 
     @property
@@ -174,6 +173,7 @@ class KafkaSource:
     def poll(self, max_records: int, timeout_s: float, *, eager: bool = True) -> Records:
         """See `Source.poll`."""
         self._resume_held()
+        self._gone = frozenset()
         self._polling = True
         try:
             messages = self._consume(max_records, timeout_s, eager=eager) if max_records else self._serve(timeout_s)
@@ -187,18 +187,14 @@ class KafkaSource:
         if self._paused and self._unpaused:
             self._consumer.pause(self._places(self._unpaused & self._assigned))
         self._unpaused = frozenset()
-        if self._stale:
-            self._stale = False
-            self._seek_back()
-            return Records.of([], topic=self._topic)
-        return self._records(messages)
+        return self._records(self._settled(messages) if self._stale or self._gone else messages)
 
     def rewind(self) -> None:
         """See `Source.rewind`."""
         if self._polling:
             self._stale = True
         else:
-            self._seek_back()
+            self._seek_back(self._assigned)
 
     def hold(self, partition: int, offset: int, until_s: float) -> None:
         """See `Source.hold`."""
@@ -240,8 +236,9 @@ class KafkaSource:
     def _serve(self, timeout_s: float) -> list[Message]:
         """Serve rebalances while everything is paused. A message that still slips through is read again."""
         message = self._consumer.poll(timeout_s)
-        if message is not None and message.error() is None:
-            self._seek(TopicPartition(self._topic, int(message.partition() or 0), int(message.offset() or 0)))
+        if message is None or message.error() is not None:
+            return [] if message is None else [message]
+        self._seek(TopicPartition(self._topic, int(message.partition() or 0), int(message.offset() or 0)))
         return []
 
     def _records(self, messages: list[Message]) -> Records:
@@ -265,12 +262,33 @@ class KafkaSource:
             self._last[partition] = replace(records[int(indices[-1])], value=None)  # the value's memory isn't needed
         return records
 
-    def _seek_back(self) -> None:
-        """To the committed offset, or where reading began if nothing was committed, of every partition polled from."""
-        polled = sorted(p for p in self._assigned if p in self._first)
+    def _settled(self, messages: list[Message]) -> list[Message]:
+        """Drop what a rewind or a rebalance within this poll made stale, and read it again.
+
+        That is everything after a rewind; else all of partitions that went and came back: some of it may have been
+        fetched before, some after. What is dropped counts as polled, else nothing would seek back to it.
+        """
+        again = self._assigned if self._stale else self._gone & self._assigned
+        polled = again - self._gone  # seeking in a partition that came back and brought nothing yet might be too early
+        for message in messages:
+            if message.error() is None and message.partition() in again:
+                partition, offset = int(message.partition() or 0), int(message.offset() or 0)
+                self._first[partition] = min(self._first.get(partition, offset), offset)
+                polled |= {partition}
+        self._stale = False
+        self._first = {partition: offset for partition, offset in self._first.items() if partition in self._assigned}
+        self._seek_back(polled)
+        return [m for m in messages if m.error() is not None or m.partition() not in again]
+
+    def _seek_back(self, partitions: frozenset[int]) -> None:
+        """To the committed offset, or where reading began if nothing was committed, of those that were polled from."""
+        polled = sorted(p for p in partitions if p in self._first)
         if not polled:
             return
-        committed = self._consumer.committed(self._places(polled), timeout=SEEK_TIMEOUT_S)
+        try:
+            committed = self._consumer.committed(self._places(polled), timeout=SEEK_TIMEOUT_S)
+        except KafkaException as exception:
+            raise _fatal(exception.args[0], "asking for committed offsets") from exception
         for partition, place in zip(polled, committed, strict=True):
             if place.error is not None:
                 raise FatalDeliveryError(
@@ -289,8 +307,8 @@ class KafkaSource:
 
     def _forget(self, partitions: frozenset[int]) -> None:
         self._assigned -= partitions
-        for partition in partitions:
-            self._first.pop(partition, None)
+        self._gone |= partitions
+        for partition in partitions:  # `_first` goes when the poll ends: the partition may come back within it
             self._last.pop(partition, None)
             self._held.pop(partition, None)
 
@@ -330,9 +348,7 @@ def _check(error: KafkaError) -> None:
         log.warning("consumer reports", error=error.str(), code=error.name())
 
 
-def _fatal(error: KafkaError) -> FatalDeliveryError:
+def _fatal(error: KafkaError, doing: str = "consuming") -> FatalDeliveryError:
     if error.code() == KafkaError.FENCED_INSTANCE_ID:
-        return FencedError(
-            f"consuming: {error.str()}. Another worker has this input.group_instance_id; give each its own."
-        )
-    return FatalDeliveryError(f"consuming: {error.str()} ({error.name()})")
+        return FencedError(f"{doing}: {error.str()}. Another one has this input.group_instance_id; give each its own.")
+    return FatalDeliveryError(f"{doing}: {error.str()} ({error.name()})")

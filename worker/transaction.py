@@ -100,6 +100,21 @@ FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
+PASSING = frozenset(
+    {
+        *(KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._WAIT_COORD),  # noqa: SLF001
+        *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR),
+        *(KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.STALE_MEMBER_EPOCH),
+    }
+)
+"""Errors of a plain offset commit that pass by themselves. Unlike a transaction's, they don't say so."""
+REGROUPED = frozenset(
+    {
+        *(KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS),
+        *(KafkaError._ASSIGNMENT_LOST, KafkaError._STATE),  # noqa: SLF001
+    }
+)
+"""Errors of a plain offset commit that came too late: whoever owns the partitions now reads the records again."""
 RETRY_PAUSE_S = 0.05
 FULL_QUEUE_PAUSE_S = 0.01
 
@@ -278,11 +293,20 @@ class Flushed(_StateMachine):
         offsets = _offsets(positions)
         self._call(
             "committing offsets",
-            lambda _: self._consumer.commit(offsets=offsets, asynchronous=False),
+            lambda _: self._commit_offsets(offsets),
             deadline,
             AbortableError,
         )
         self._state = State.READY
+
+    def _commit_offsets(self, offsets: list[TopicPartition]) -> None:
+        try:
+            places = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as exception:
+            raise KafkaException(_flagged(exception.args[0])) from exception
+        for place in places or ():
+            if place.error is not None:
+                raise KafkaException(_flagged(place.error))
 
     def abort(self, deadline: Deadline) -> None:
         """See `Delivery.abort`. What was acknowledged already stays on the topic and will be there twice."""
@@ -300,3 +324,15 @@ class Flushed(_StateMachine):
 
 def _offsets(positions: Positions) -> list[TopicPartition]:
     return [TopicPartition(positions.topic, partition, span.next_offset) for partition, span in positions.spans.items()]
+
+
+def _flagged(error: KafkaError) -> KafkaError:
+    """A plain offset commit's error with the flags that `classify` asks for."""
+    code = error.code()
+    return KafkaError(
+        code,
+        error.str(),
+        fatal=error.fatal() or code in FENCED,
+        retriable=code in PASSING,
+        txn_requires_abort=code in REGROUPED,
+    )

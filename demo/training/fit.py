@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from demo.training.features import LONG_MEMORY
 from demo.training.loss import LossConfig, quantile_loss
 from demo.training.model import Forecaster
 from demo.training.windows import Windows, epoch_order
@@ -119,7 +120,9 @@ class Trainer:
                 if key in fields:
                     fields[key] = fields[key].masked_fill(missing, neutral)
         factor = torch.exp(self.config.level_noise * torch.randn(rows, 1, device=actual.device))
-        fields["sales"] = fields["sales"] * factor
+        for name in ("sales", *LONG_MEMORY):
+            if name in fields:
+                fields[name] = fields[name] * factor
         return fields, actual * factor
 
 

@@ -13,7 +13,7 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 FLOAT64 = st.floats(min_value=-1e37, max_value=1e37)
 INT = st.integers(-(2**31), 2**31 - 1)
 LONG = st.integers(-(2**63), 2**63 - 1)
-KEY_TEXT = st.text(st.characters(exclude_characters="|", exclude_categories=("Cs",)), min_size=1, max_size=90)
+KEY_TEXT = st.text(st.characters(exclude_characters="|", codec="utf-8"), min_size=1, max_size=90)
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.text(max_size=80),
@@ -48,9 +48,13 @@ def array(items: Any) -> Json:
 def inputs(draw: st.DrawFn, name: str, *, fast: bool) -> FieldCase:
     width = draw(st.one_of(st.none(), st.integers(0, 80)))
     kinds = ["float", "double"] if width is not None else ["float", "double", "int", "long", "boolean"]
+    written: Any
+    read: Any
     written = read = draw(st.sampled_from(kinds))
     if not fast:
-        written, read = draw(st.sampled_from([("int", "float"), ("long", "double"), ("float", "double"), ("int", "int")]))
+        written, read = draw(
+            st.sampled_from([("int", "float"), ("long", "double"), ("float", "double"), ("int", "int")])
+        )
     values = VALUES[written]
     if not fast and draw(st.booleans()):
         written = ["null", written]
@@ -81,7 +85,11 @@ def extras(draw: st.DrawFn, name: str, *, fast: bool) -> FieldCase:
 
 
 def _slow_types(name: str) -> list[tuple[Any, st.SearchStrategy[Any]]]:
-    nested = {"type": "record", "name": f"R_{name}", "fields": [{"name": "a", "type": "long"}, {"name": "b", "type": "string"}]}
+    nested = {
+        "type": "record",
+        "name": f"R_{name}",
+        "fields": [{"name": "a", "type": "long"}, {"name": "b", "type": "string"}],
+    }
     return [
         (["null", "string"], st.none() | st.text(max_size=9)),
         (array("long"), st.lists(LONG, max_size=9)),

@@ -55,7 +55,9 @@ def produce(bootstrap: str, topic: str, messages: Sequence[Sent | tuple[bytes | 
     assert not refused, f"{len(refused)} messages refused by {topic}, the first with: {refused[0]}"
 
 
-def read_all(bootstrap: str, topic: str, isolation: Isolation = "read_committed", timeout_s: float = 60.0) -> list[Stored]:
+def read_all(
+    bootstrap: str, topic: str, isolation: Isolation = "read_committed", timeout_s: float = 60.0
+) -> list[Stored]:
     """All messages from the beginning to the end that each partition had when this was called, partition by partition.
 
     The end is the last stable offset under "read_committed": messages of a transaction still open, and what follows them, aren't

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -9,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 
 from demo import jvm
 from demo.jvm import HOST, ServerError, free_ports
 from demo.kafka import EmbeddedKafka
 from tests.conftest import TopicFactory
+from tests.helpers.processes import pid_of, process_exists
 from tests.helpers.topics import Stored, produce, read_all
 from tests.helpers.waiting import wait_until
 
@@ -27,15 +27,6 @@ with EmbeddedKafka() as kafka:
     print(kafka.pid, kafka.directory, flush=True)
     time.sleep(600)
 """
-
-
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")  # ended, if not yet reaped
 
 
 def test_reads_back_what_was_produced_with_keys_timestamps_and_partitions(
@@ -110,6 +101,31 @@ def test_topics_are_created_as_asked_and_never_by_accident(kafka: EmbeddedKafka,
         produce(kafka.bootstrap_servers, "no-such-topic", [(b"k", b"v", LONG_AGO_MS, 0)])
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_both_group_protocols_are_served(kafka: EmbeddedKafka, topics: TopicFactory, protocol: str) -> None:
+    topic = topics(partitions=2)
+    produce(kafka.bootstrap_servers, topic, [(b"k", b"v", LONG_AGO_MS, partition) for partition in (0, 1)])
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": topic,
+            "group.protocol": protocol,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    found: set[int | None] = set()
+
+    def both_read() -> bool:
+        found.update(message.partition() for message in consumer.consume(10, 0.1))
+        return found == {0, 1}
+
+    try:
+        consumer.subscribe([topic])
+        wait_until(both_read, f"a message of each partition read by a {protocol} group")
+    finally:
+        consumer.close()
+
+
 @pytest.fixture(scope="module")
 def own() -> Iterator[EmbeddedKafka]:
     """A broker that these tests may stop."""
@@ -122,14 +138,14 @@ def own() -> Iterator[EmbeddedKafka]:
 def test_a_restart_keeps_address_and_data(own: EmbeddedKafka, end: str) -> None:
     own.create_topic(end)
     produce(own.bootstrap_servers, end, [(b"k", b"before", LONG_AGO_MS, 0)])
-    address, first = own.bootstrap_servers, own.pid
+    address, first = own.bootstrap_servers, pid_of(own)
     getattr(own, end)()
-    assert own.pid is None
+    assert pid_of(own) is None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, own.ports[0]))
     own.start()
     assert own.bootstrap_servers == address
-    assert own.pid not in {None, first}
+    assert pid_of(own) not in {None, first}
     produce(own.bootstrap_servers, end, [(b"k", b"after", LONG_AGO_MS, 0)])
     assert [message.value for message in read_all(address, end)] == [b"before", b"after"]
 
@@ -148,7 +164,7 @@ def test_leaves_nothing_behind_when_closed() -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_leaves_nothing_behind_when_its_parent_dies(number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -6,21 +6,21 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from demo.registry import EmbeddedRegistry
-from tests.integration.test_embedded_kafka import process_exists
+from tests.helpers.processes import pid_of, process_exists
 
 TEXT = '{"type": "record", "name": "R", "fields": [{"name": "x", "type": "float"}]}'
 SCHEMA = Schema(TEXT, "AVRO")
 
 
-
 def register(url: str, subject: str) -> int:
     with SchemaRegistryClient({"url": url}) as client:
-        return client.register_schema(subject, SCHEMA)
+        schema_id: int = client.register_schema(subject, SCHEMA)
+    return schema_id
 
 
 def fetch(url: str, schema_id: int) -> str:
     with SchemaRegistryClient({"url": url, "max.retries": 0}) as client:
-        text = client.get_schema(schema_id).schema_str
+        text: str | None = client.get_schema(schema_id).schema_str
     assert text is not None
     return text
 
@@ -38,13 +38,13 @@ def test_an_outage_keeps_address_and_ids_and_the_end_leaves_nothing() -> None:
         url, directory = registry.url, registry.directory
         schema_id = register(url, "outage-value")
         registry.stop()
-        assert registry.pid is None
+        assert pid_of(registry) is None
         with pytest.raises(Exception, match="Connection refused"):
             fetch(url, schema_id)
         registry.start()
         assert registry.url == url
         assert json.loads(fetch(url, schema_id)) == json.loads(TEXT)
-        pid = registry.pid
+        pid = pid_of(registry)
         assert pid is not None
     assert not process_exists(pid)
     assert not directory.exists()

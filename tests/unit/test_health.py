@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
+from structlog.testing import capture_logs
 
 from worker.errors import ConfigurationError
 from worker.health import Probes, Server, start_server
@@ -106,3 +107,35 @@ def test_close_frees_the_port_and_may_be_repeated(loop: Loop) -> None:
 def test_an_address_that_cannot_be_listened_on(host: str, server: Server) -> None:
     with pytest.raises(ConfigurationError, match=rf"can't listen on {host}:{server.port}: .*server.port"):
         start_server(host, server.port, statistics=Tallies().snapshot, clock=lambda: 0.0)  # type: ignore[arg-type]
+
+
+def test_a_client_that_goes_away_leaves_no_traceback(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ConnectionResetError("gone")  # noqa: TRY301 - as a request's thread does
+    except ConnectionResetError:
+        with capture_logs() as logs:
+            server._http.handle_error((b"", server._http.socket), ("127.0.0.1", 1))
+    assert logs == [
+        {
+            "event": "http client failed",
+            "client": "('127.0.0.1', 1)",
+            "error": "ConnectionResetError('gone')",
+            "log_level": "debug",
+        }
+    ]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+def test_listens_on_ipv6(loop: Loop) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this host has no IPv6 loopback")
+    server = start_server("::1", 0, statistics=lambda: loop.published, clock=lambda: loop.now_s)
+    connection = HTTPConnection("::1", server.port, timeout=30)
+    connection.request("GET", "/live")
+    assert connection.getresponse().status == 200
+    connection.close()
+    server.close()

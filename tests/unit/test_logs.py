@@ -84,14 +84,14 @@ def test_configuring_again_replaces_the_first(stream: io.StringIO) -> None:
 
 
 def test_secrets_are_hidden_at_any_depth_and_the_callers_values_stay(stream: io.StringIO) -> None:
-    settings = {"sasl.password": "hush", "nested": {"token": "hush"}, "sasl.username": "me"}
+    settings = {"sasl.password": "hush", "nested": {"token": "hush", "password": None}, "sasl.username": "me"}
     configure_logs("info", "json", stream)
     structlog.get_logger("x").info("starting", settings=settings, password="hush", url="https://me:hush@host/")
     assert "hush" not in stream.getvalue()
     (event,) = events(stream)
     assert event["settings"] == {
         "sasl.password": "**********",
-        "nested": {"token": "**********"},
+        "nested": {"token": "**********", "password": None},
         "sasl.username": "me",
     }
     assert event["url"] == "https://**********@host/"

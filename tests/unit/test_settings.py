@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from worker.clients import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS, consumer_config, producer_config
 from worker.errors import SettingsError
 from worker.settings import Settings, load_settings
 from worker.settings_checks import OWNED
@@ -158,9 +159,24 @@ def test_settings_that_disagree(overrides: list[str], expected: str) -> None:
     assert any(problem.startswith(expected) for problem in found), found
 
 
-def test_fetch_window_must_hold_the_largest_value(tmp_path: Path) -> None:
-    (problem,) = problems(path=written(tmp_path, "[kafka.consumer]\nfetch.max.bytes = 1000\n"))
-    assert problem.startswith("kafka.consumer.fetch.max.bytes: got 1000, expected at least input.max_value_bytes")
+@pytest.mark.parametrize("side", ["consumer", "producer"])
+def test_both_clients_use_one_cluster(side: str) -> None:
+    (problem,) = problems([f"kafka.{side}.bootstrap.servers=other:9092"])
+    assert problem.startswith(f"kafka.{side}.bootstrap.servers: got a value, expected none")
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_what_the_worker_sets_itself_is_refused_under_kafka(protocol: str, guarantee: str) -> None:
+    settings = load(
+        [f"input.group_protocol={protocol}", f"delivery.guarantee={guarantee}", "input.group_instance_id=a"]
+    )
+    owned = {*consumer_config(settings), *producer_config(settings)} - {
+        *CONSUMER_DEFAULTS,
+        *PRODUCER_DEFAULTS,
+        *settings.kafka.common,
+    }
+    assert owned <= set(OWNED)
 
 
 def test_exactly_once_needs_a_stable_transactional_id_and_at_least_once_none() -> None:
@@ -192,9 +208,9 @@ def test_all_problems_of_all_sources_at_once(tmp_path: Path) -> None:
     found = problems(["nonsense", "engine.slots=many", "kafka.group.id=x"], environ, path)
     joined = "\n".join(found)
     assert len(found) == 7, joined
-    assert f"batchin.max_rows (from {path}): there is no section 'batchin'; did you mean batching?" in joined
+    assert f"batchin.max_rows (from {path}): there is no section 'batchin' (did you mean batching?)" in joined
     assert f"log.level (from {path}): got 'loud', expected 'debug', 'info', 'warning' or 'error'" in joined
-    assert "(from FORECAST_WORKER__BATCHING__MAX_ROWZ): there is no such setting; did you mean max_rows?" in joined
+    assert "(from FORECAST_WORKER__BATCHING__MAX_ROWZ): there is no such setting (did you mean max_rows?)" in joined
     assert "--set 'nonsense': expected section.key=value" in joined
     assert "engine.slots (from --set): got 'many', expected a whole number" in joined
     assert "kafka.group.id: the worker sets this itself; set input.group_id instead" in joined
@@ -320,7 +336,7 @@ def test_the_description_is_a_settings_file_that_gives_the_same_settings(tmp_pat
 def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValidationError, match="frozen"):
-        settings.batching.max_rows = 1  # type: ignore[misc]
+        settings.batching.max_rows = 1
 
 
 def test_no_field_is_mistaken_for_a_file_of_one() -> None:

@@ -1,0 +1,76 @@
+"""Contender: the worker itself, as `forecast-worker run` assembles and steps it, on one job."""
+
+from __future__ import annotations
+
+import time
+from unittest.mock import patch
+
+from bench.job import Job, Outcome, Stopwatch, job_from_arguments, report
+from bench.noop_engine import NoopEngine
+from schemas.load import Schema
+from worker import compose
+from worker.compose import assembled
+from worker.deadline import Deadline
+from worker.engine import Engine
+from worker.logs import configure_logs
+from worker.settings import Settings
+from worker.statistics import Stage, Tallies
+
+DRAIN_S = 30.0
+STAGES = tuple(stage for stage in Stage if stage is not Stage.QUEUE)
+"""The steps that take the loop's time; a batch waits in the queue while the loop does something else."""
+
+
+class WatchedTallies(Tallies):
+    """The worker's own counters, which also start the stopwatch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watch = Stopwatch()
+        self.records = 0
+        self._before: dict[Stage, float] = {}
+
+    def polled(self, records: int, now_s: float) -> None:
+        """See `Tallies.polled`."""
+        if records and not self.records:
+            self.watch.first_record()
+            self._before = self._seconds()
+        self.records += records
+        super().polled(records, now_s)
+
+    def outcome(self) -> Outcome:
+        """The last commit has returned."""
+        statistics = self.snapshot(0.0)
+        seconds = {stage.value: total - self._before[stage] for stage, total in self._seconds().items()}
+        return self.watch.outcome(statistics.forecasts, statistics.transactions["committed"], seconds)
+
+    def _seconds(self) -> dict[Stage, float]:
+        stages = self.snapshot(0.0).stages
+        return {stage: stages[stage].total for stage in STAGES}
+
+
+def run(job: Job) -> Outcome:
+    """Work until every event of the job was polled, then drain, as at SIGTERM."""
+    demo_engine = compose.load_engine
+    tallies = WatchedTallies()
+
+    def load_engine(settings: Settings, features: Schema) -> Engine:
+        return NoopEngine(settings.batching.max_rows) if job.engine == "noop" else demo_engine(settings, features)
+
+    settings = job.settings()
+    configure_logs(settings.log.level, settings.log.format)
+    # Engine and counters are what the settings can't replace by something of the benchmark's own.
+    with (
+        patch.object(compose, "load_engine", load_engine),
+        patch.object(compose, "Tallies", lambda: tallies),
+        assembled(settings) as worker,
+    ):
+        worker.start()
+        while tallies.records < job.events:
+            worker.step()
+        worker.drain(Deadline.after(DRAIN_S, time.monotonic))
+        return tallies.outcome()
+
+
+if __name__ == "__main__":
+    report(run(job_from_arguments()))
