@@ -29,6 +29,7 @@ REPOSITORY: Final = "Dingdong-Inc/FreshRetailNet-50K"
 _GIVEAWAY_PRICE: Final = 0.01
 _GIVEAWAY_SHARE: Final = 0.2
 _MIN_STORES: Final = 4
+_OPENING_HOURS: Final = 16  # 6 to 22 o'clock
 _ORIGINAL_COLUMNS: Final = {
     "sale_amount": "sale",
     "stock_hour6_22_cnt": "oos_hours",  # hours between 6 and 22 o'clock without stock, despite its name
@@ -84,7 +85,7 @@ def from_frame(frame: pd.DataFrame) -> SeriesSet:
         discount=planned(grids["discount"][keep], sales, products, cities, default=1.0),
         holiday=holiday.astype(np.float32),
         temperature=grids["avg_temperature"][keep],
-        in_stock=grids["oos_hours"][keep] == 0,
+        in_stock=(1.0 - grids["oos_hours"][keep] / _OPENING_HOURS).astype(np.float32),
     )
 
 

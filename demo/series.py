@@ -26,7 +26,8 @@ class SeriesSet:
     sku_ids, store_ids: one per series. dates: int32[days], days since 1970-01-01, without gaps.
     sales: float32[series, days], units per day; finite and not negative.
     promo, discount, holiday, temperature: float32[series, days], meaning as in `sku_features.avsc`; None if unknown.
-    in_stock: bool[series, days], False where sales are censored; None if unknown. The arrays are shared: don't write to them.
+    in_stock: float32[series, days], the share of the opening hours with stock; below 1 sales are censored. None if unknown.
+    The arrays are shared: don't write to them.
     Raises `ValueError` naming the field whose shape, dtype or values don't fit.
     """
 
@@ -39,7 +40,7 @@ class SeriesSet:
     discount: FloatArray | None = None
     holiday: FloatArray | None = None
     temperature: FloatArray | None = None
-    in_stock: NDArray[np.bool_] | None = None
+    in_stock: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.sku_ids), len(self.dates))

@@ -16,11 +16,11 @@ from demo.training.features import WindowFeatures
 from demo.training.model import QUANTILES
 from demo.training.windows import Batch, Windows
 
-_MAX_ROWS: Final = 3_000_000
-_STOPPING_ROUNDS: Final = 40
+_MAX_ROWS: Final = 2_000_000
+_STOPPING_ROUNDS: Final = 25
 _SETTINGS: Final = {
     "objective": "quantile",
-    "learning_rate": 0.05,
+    "learning_rate": 0.08,
     "num_leaves": 63,
     "min_data_in_leaf": 200,
     "feature_fraction": 0.6,
@@ -42,7 +42,7 @@ class Table:
 
 
 def forecast(
-    windows: Windows, features: WindowFeatures, *, validation_start: int, test_start: int, validation: list[int], test: list[int], rounds: int = 800
+    windows: Windows, features: WindowFeatures, *, validation_start: int, test_start: int, validation: list[int], test: list[int], rounds: int = 500
 ) -> FloatArray:
     """Forecasts at the days `test`: float32[origins, series, 14, 3].
 
@@ -65,7 +65,7 @@ def forecast(
 
 
 def training_table(windows: Windows, features: WindowFeatures, end: int, *, first: int = 20) -> Table:
-    """Windows of every third day whose days ahead lie before `end`, thinned at random to three million rows."""
+    """Windows of every third day whose days ahead lie before `end`, thinned at random to two million rows."""
     generator = np.random.default_rng(end)
     origins = range(end - 1 - HORIZON_DAYS, first, -3)
     share = min(1.0, _MAX_ROWS / (len(origins) * windows.series * HORIZON_DAYS))

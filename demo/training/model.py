@@ -14,6 +14,7 @@ QUANTILES: Final = (0.1, 0.5, 0.9)
 NETWORKS: Final = {"lstm": LstmNetwork, "transformer": TransformerNetwork, "tsmixer": MixerNetwork}
 
 _LOG_RANGE: Final = (-8.0, 3.0)
+_LOWER_MARGIN: Final = 0.01  # of the window's mean: P10 is exactly 0 on days when a shop is likely closed
 _UPPER_FLOOR: Final = 0.1  # of the window's mean: keeps P90 above zero where the median is zero
 
 
@@ -36,7 +37,7 @@ class QuantileHead(nn.Module):
         x = self.norm(hidden) + self.static(static).unsqueeze(1)
         x = self.output(self.dropout(torch.relu(self.hidden(x))))
         median = torch.exp((torch.log(base + 0.02) + x[:, :, 0]).clamp(*_LOG_RANGE))
-        lower = median * torch.sigmoid(x[:, :, 1])
+        lower = torch.relu(median * torch.sigmoid(x[:, :, 1]) - _LOWER_MARGIN)
         upper = median + (median + _UPPER_FLOOR) * nn.functional.softplus(x[:, :, 2])
         return torch.stack([lower, median, upper], 2)
 

@@ -124,6 +124,9 @@ class MemorySource:
         early = [record for record in early if record.partition not in self._gone]
         if self._stale:
             self._stale = False
+            for record in early:
+                if record.partition in self._assigned:
+                    self._first.setdefault(record.partition, record.offset)
             self._seek_back()
             return Records.of([], topic=self._broker.topic)
         late = self._fetch(max_records - len(early))

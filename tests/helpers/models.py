@@ -46,9 +46,18 @@ def schema_for(inputs: Mapping[str, int | None]) -> dict[str, Any]:
 
 
 def tiny_graph(
-    inputs: Mapping[str, int | None], *, horizon: int, quantiles: Sequence[float], nan_below: float | None = None
+    inputs: Mapping[str, int | None],
+    *,
+    horizon: int,
+    quantiles: Sequence[float],
+    nan_below: float | None = None,
+    fails_above: int | None = None,
 ) -> onnx.ModelProto:
-    """|sum of the inputs' means| + day + quantile; with `nan_below`, NaN for rows whose sum is below that."""
+    """|sum of the inputs' means| + day + quantile.
+
+    nan_below: NaN for rows whose sum is below that. fails_above: batches with a row whose sum is above that fail in the
+    runtime (an index beyond the end of a table).
+    """
     nodes, means = [], []
     for name, width in inputs.items():
         means.append(f"{name}_mean")
@@ -64,6 +73,14 @@ def tiny_graph(
             helper.make_node("Where", ["is_bad", "nan", total], ["spoilt"]),
         ]
         total = "spoilt"
+    if fails_above is not None:
+        nodes += [
+            helper.make_node("ReduceMax", [total], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["zeros", "index"], ["zero"]),
+            helper.make_node("Add", [total, "zero"], ["checked"]),
+        ]
+        total = "checked"
     nodes += [
         helper.make_node("Abs", [total], ["size"]),
         helper.make_node("Unsqueeze", ["size", "axis_1"], ["cube"]),
@@ -75,13 +92,15 @@ def tiny_graph(
         "ramp": ramp,
         "nan_below": np.array(nan_below or 0.0, np.float32),
         "nan": np.array(np.nan, np.float32),
+        "zeros": np.zeros((fails_above or 0) + 1, np.float32),
     }
+    used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "tiny",
         [_value(name, [] if width is None else [width]) for name, width in inputs.items()],
         [_value("forecast", [horizon, len(quantiles)])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
@@ -97,6 +116,7 @@ def tiny_model(
     max_rows: int = 8,
     schema: Mapping[str, Any] | None = None,
     nan_below: float | None = None,
+    fails_above: int | None = None,
     version: str = "1",
 ) -> Path:
     """Write model.onnx and card.json into `folder`, and return it.
@@ -105,7 +125,8 @@ def tiny_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
-    model.write_bytes(tiny_graph(inputs, horizon=horizon, quantiles=quantiles, nan_below=nan_below).SerializeToString())
+    graph = tiny_graph(inputs, horizon=horizon, quantiles=quantiles, nan_below=nan_below, fails_above=fails_above)
+    model.write_bytes(graph.SerializeToString())
     columns = {
         name: np.linspace(1.0, 2.0, 2 * (width or 1), dtype=np.float32).reshape((2,) if width is None else (2, width))
         for name, width in inputs.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import fastavro
@@ -92,8 +93,8 @@ class Rig:
         self.worker = self._worker(self.engine)
         self.worker.start()
 
-    def settle(self, steps: int = 200) -> None:
-        """Step until everything on the topic is committed; fails if that takes more than `steps`."""
+    def settle(self, step: Callable[[], None] | None = None, steps: int = 200) -> None:
+        """Call `step` (the worker's) until everything on the topic is committed; fails if `steps` calls don't do."""
         for _ in range(steps):
             if all(
                 self.broker.committed.get(partition, 0) >= records[-1].next_offset
@@ -103,7 +104,10 @@ class Rig:
                 return
             self.engine.finish()
             self.clock.advance(0.3)
-            self.worker.step()
+            if step is None:
+                self.worker.step()
+            else:
+                step()
         raise AssertionError(f"not settled: committed {self.broker.committed}")
 
     def outcomes(self) -> Counter[tuple[int, int]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 
 import hypothesis.strategies as st
+import structlog
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -14,6 +17,7 @@ from worker.deadline import Deadline
 from worker.errors import AbortableError, EngineError, FatalDeliveryError
 
 PARTITIONS = 3
+QUIET = structlog.make_filtering_bound_logger(logging.CRITICAL)  # thousands of rebalances, each worth two lines
 
 
 class LoopMachine(RuleBasedStateMachine):
@@ -21,6 +25,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     @initialize(asynchronous=st.booleans(), coalesce=st.booleans(), slots=st.integers(1, 3))
     def start(self, asynchronous: bool, coalesce: bool, slots: int) -> None:  # noqa: FBT001
+        structlog.configure(wrapper_class=QUIET)
         self.broker = MemoryBroker(PARTITIONS)
         self.rig = Rig(self.broker, asynchronous=asynchronous, coalesce=coalesce, slots=slots)
         self.tombstones = 0
@@ -85,16 +90,16 @@ class LoopMachine(RuleBasedStateMachine):
         self.rig.delivery.fail_next.clear()
         self.rig.engine.fail_collect.clear()
         self.rig.source.assign(*range(PARTITIONS))
-        self.rig.settle()
+        self.rig.settle(lambda: self._survive(self.rig.worker.step))
         self._check()
 
     def teardown(self) -> None:
         if hasattr(self, "rig") and self.broker.records():
             self.settle()
+        structlog.reset_defaults()
 
-    def _survive(self, call: object) -> None:
+    def _survive(self, call: Callable[[], None]) -> None:
         """A fatal error ends the process; the orchestrator starts another one."""
-        assert callable(call)
         try:
             call()
         except (FatalDeliveryError, EngineError):

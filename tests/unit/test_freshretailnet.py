@@ -52,7 +52,7 @@ def test_both_layouts_give_the_same_series(
     assert series.store_ids == tuple(f"store-{store}" for store in range(STORES))
     assert series.sales[0].tolist() == [2.0, 2.0, 2.0, 0.0] + [2.0] * 6
     assert series.in_stock is not None
-    assert np.argwhere(~series.in_stock).tolist() == [[0, 3]]
+    assert np.argwhere(series.in_stock < 1).tolist() == [[0, 3]]
 
 
 def test_promotions_are_planned_not_realised() -> None:

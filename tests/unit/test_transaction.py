@@ -134,9 +134,7 @@ def test_every_call_in_every_state(either: Bench, state: State, call: str) -> No
         either.call(call)
         assert either.delivery.state is (State.OPEN if call == "produce" else State.READY)
     else:
-        with pytest.raises(
-            FatalDeliveryError, match=f"{call} in state {state.name}; legal in ABC".replace("ABC", "[A-Z]+")
-        ):
+        with pytest.raises(FatalDeliveryError, match=f"{call} in state {state.name}; legal in [A-Z]+"):
             either.call(call)
         assert either.delivery.state is state
         assert either.delivery.is_open is open_before
@@ -226,7 +224,7 @@ def test_a_retriable_error_means_the_same_call_again_with_what_is_left(bench: Be
     assert bench.producer.calls.count("poll") == 2
     assert [again for again in CALLS if bench.producer.calls.count(again) == 1] == [c for c in CALLS if c != call]
     assert bench.delivery.state is State.READY
-    assert all(later <= earlier for earlier, later in zip(bench.producer.timeouts_s, bench.producer.timeouts_s[1:]))
+    assert bench.producer.timeouts_s == sorted(bench.producer.timeouts_s, reverse=True)
     assert bench.producer.timeouts_s[-1] == pytest.approx(BUDGET_S - 0.1)
 
 
@@ -264,12 +262,10 @@ def test_what_is_not_settled_by_the_deadline(
     bench: Bench, call: str, expected: type[DeliveryError], state: State
 ) -> None:
     bench.producer.on(call, *[failing(RETRIABLE)] * 1000)
+    if call == "abort_transaction":
+        bench.produce()
     with pytest.raises(DeliveryError, match=f"{call}: not settled in time") as caught:
-        if call == "abort_transaction":
-            bench.produce()
-            bench.abort()
-        else:
-            bench.commit()
+        bench.call("abort" if call == "abort_transaction" else "commit")
     assert type(caught.value) is expected
     assert bench.delivery.state is state
     assert bench.clock() == pytest.approx(1000.0 + BUDGET_S)
