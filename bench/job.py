@@ -27,7 +27,7 @@ MODEL = ROOT / "models" / "bakery-smoother"
 BATCH_ROWS = 4096
 """Rows per batch, for every contender that makes batches; records per poll for the others."""
 MARK = "outcome "
-TIMEOUT_S = 600.0
+TIMEOUT_S = 300.0
 
 
 class ContenderError(RuntimeError):
@@ -36,13 +36,17 @@ class ContenderError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Read `events` records of `input_topic` as `group`, write as many to `output_topic`, exactly once."""
+    """Read `events` records of `input_topic` as `group`, write as many to `output_topic`, exactly once.
+
+    `writer_schema`: file with the schema that the records were written with.
+    """
 
     bootstrap_servers: str
     input_topic: str
     output_topic: str
     dead_letter_topic: str
     group: str
+    writer_schema: str
     events: int
     engine: Literal["noop", "demo"]
     commit_interval_s: float
@@ -60,6 +64,7 @@ class Job:
                 f"input.group_id={self.group}",
                 f"output.topic={self.output_topic}",
                 f"output.dead_letter_topic={self.dead_letter_topic}",
+                f"wire.writer_schemas={self.writer_schema}",
                 f"engine.model={MODEL}",
                 f"batching.max_rows={BATCH_ROWS}",
                 "batching.coalesce=false",

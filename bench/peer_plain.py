@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bench.job import BATCH_ROWS, MODEL, Job, Outcome, Stopwatch, job_from_arguments, report
 from bench.noop_engine import HORIZON, INPUTS, QUANTILES, constant_forecast
+from bench.workload import COVARIATES
 from demo.events import single_object_header, writer_schema
 from schemas.engine_card import load_card
 from schemas.load import load_schema
@@ -28,7 +29,6 @@ from worker.clients import consumer_config, producer_config
 POLL_S = 0.1
 TIMEOUT_S = 60.0
 HEADER_BYTES = 10
-COVARIATES = ("promo", "holiday", "temperature")
 
 Event = Mapping[str, Any]
 Predict = Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
@@ -71,8 +71,7 @@ class Codec:
         """One event."""
         body = io.BytesIO(value)
         body.seek(HEADER_BYTES)
-        event: Event = fastavro.schemaless_reader(body, self._features, None)
-        return event
+        return cast("Event", fastavro.schemaless_reader(body, self._features, None))
 
     def encode(self, forecast: Mapping[str, Any]) -> bytes:
         """One forecast."""

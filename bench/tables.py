@@ -48,10 +48,9 @@ def stage_lines(result: Result) -> list[str]:
     spent: dict[str, dict[str, float]] = {}
     for name in names:
         runs = [run["outcome"] for run in result["runs"] if run["contender"] == name and run["round"] > 0]
-        stages = {stage for run in runs for stage in run["stage_s"]}
         spent[name] = {
             stage: sorted(run["stage_s"].get(stage, 0.0) / run["events"] * 1e6 for run in runs)[len(runs) // 2]
-            for stage in stages
+            for stage in runs[0]["stage_s"]
         }
     stages = ["poll", "decode", "engine", "guard", "encode", "produce", "commit"]
     rows = [[name, *(f"{spent[name][s]:.2f}" if s in spent[name] else "" for s in stages)] for name in names]

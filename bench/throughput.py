@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from confluent_kafka.admin import AdminClient
@@ -23,7 +24,7 @@ from bench.machine import load_average, machine
 from bench.spread import spread
 from bench.tables import throughput_lines
 from bench.verify import Keys, check_offsets, check_output, keys_of
-from bench.workload import events, fill
+from bench.workload import events, fill, write_schema
 from demo.kafka import EmbeddedKafka
 
 RESULT = ROOT / "bench" / "results" / "throughput.json"
@@ -72,8 +73,10 @@ class Run:
 class Track:
     """A broker with the input on it, for one contender after the other."""
 
-    def __init__(self, kafka: EmbeddedKafka, count: int, commit_interval_s: float) -> None:
+    def __init__(self, kafka: EmbeddedKafka, schema: Path, count: int, commit_interval_s: float) -> None:
+        self._schema = schema
         self._kafka = kafka
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
         self._count = count
         self._commit_interval_s = commit_interval_s
         for topic in (INPUT, DEAD_LETTERS):
@@ -92,6 +95,7 @@ class Track:
             output_topic=output,
             dead_letter_topic=DEAD_LETTERS,
             group=name,
+            writer_schema=str(self._schema),
             events=self._count,
             engine=contender.engine,
             commit_interval_s=self._commit_interval_s,
@@ -100,15 +104,15 @@ class Track:
         outcome = run_contender(contender.module, job)
         check_output(servers, output, self._keys)
         check_offsets(servers, name, INPUT, self._keys)
-        AdminClient({"bootstrap.servers": servers}).delete_topics([output])[output].result(30.0)
+        self._admin.delete_topics([output])[output].result(30.0)
         return Run(round=number, contender=contender.name, load=load, outcome=outcome)
 
 
 def measure(count: int, rounds: int, commit_interval_s: float) -> Mapping[str, object]:
     """All rounds; the result as it is written to `RESULT`."""
     began_s, runs = time.monotonic(), []
-    with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka:
-        track = Track(kafka, count, commit_interval_s)
+    with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
+        track = Track(kafka, write_schema(Path(directory)), count, commit_interval_s)
         for number in range(rounds + 1):
             for contender in CONTENDERS:
                 run = track.turn(number, contender)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from unittest.mock import patch
 
-from bench.job import Job, Outcome, Stopwatch, job_from_arguments, report
+from bench.job import ContenderError, Job, Outcome, Stopwatch, job_from_arguments, report
 from bench.noop_engine import NoopEngine
 from schemas.load import Schema
 from worker import compose
@@ -16,6 +16,7 @@ from worker.logs import configure_logs
 from worker.settings import Settings
 from worker.statistics import Stage, Tallies
 
+RUN_S = 120.0
 DRAIN_S = 30.0
 STAGES = tuple(stage for stage in Stage if stage is not Stage.QUEUE)
 """The steps that take the loop's time; a batch waits in the queue while the loop does something else."""
@@ -66,8 +67,13 @@ def run(job: Job) -> Outcome:
         assembled(settings) as worker,
     ):
         worker.start()
+        deadline = Deadline.after(RUN_S, time.monotonic)
         while tallies.records < job.events:
             worker.step()
+            if deadline.expired:
+                raise ContenderError(
+                    f"{tallies.records} of {job.events} records in {RUN_S:g} s: {worker.statistics.not_ready}"
+                )
         worker.drain(Deadline.after(DRAIN_S, time.monotonic))
         return tallies.outcome()
 

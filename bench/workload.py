@@ -7,16 +7,20 @@ is repeated under other store names, each repetition starting at another day.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from confluent_kafka import Message, Producer
 
 from demo import bakery
-from demo.events import PARTITIONER, Event, EventWriter
+from demo.events import PARTITIONER, Event, EventWriter, writer_schema
 from demo.series import SeriesSet
 
 CHAINS = 20
+COVARIATES = ("promo", "holiday", "temperature")
+"""What is known of the bakery besides its sales; its events are written without the rest."""
 _ALL_DAYS = 10**6
 
 
@@ -33,6 +37,13 @@ def events(count: int) -> Iterator[Event]:
                 yield from writer.events_of(days[(day + shift) % len(days)])
 
     return itertools.islice(endless(), count)
+
+
+def write_schema(directory: Path) -> Path:
+    """Writes the schema of `events` to a file in `directory`, as a worker's setting wants it."""
+    path = directory / "bakery_features.avsc"
+    path.write_text(json.dumps(writer_schema(COVARIATES)), encoding="utf-8")
+    return path
 
 
 def fill(bootstrap_servers: str, topic: str, messages: Iterable[Event]) -> int:

@@ -17,6 +17,7 @@ States, and the calls that are legal in each (`LEGAL`); any other call is a bug 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
@@ -154,6 +155,12 @@ class _StateMachine:
         """True while outputs wait to be committed or aborted."""
         return self._state in {State.OPEN, State.BROKEN}
 
+    def close(self) -> None:
+        """See `Delivery.close`. A transaction that couldn't be aborted is left to its time-out."""
+        with suppress(KafkaException):  # a fenced producer refuses everything, and that was reported already
+            self._producer.purge()
+            self._producer.flush(0)
+
     def _require(self, call: str) -> None:
         if self._state not in LEGAL[call]:
             legal = ", ".join(sorted(state.name for state in LEGAL[call]))
@@ -256,11 +263,6 @@ class Transaction(_StateMachine):
             self._call("abort_transaction", self._producer.abort_transaction, deadline, FatalDeliveryError)
             self._state = State.READY
 
-    def close(self) -> None:
-        """See `Delivery.close`. An open transaction is left to its timeout if it can't be aborted any more."""
-        self._producer.purge()
-        self._producer.flush(0)
-
 
 class Flushed(_StateMachine):
     """At least once: offsets are committed after every output was acknowledged. A crash in between repeats outputs.
@@ -315,11 +317,6 @@ class Flushed(_StateMachine):
         self._producer.flush(deadline.remaining_s)
         self._failures.clear()
         self._state = State.READY
-
-    def close(self) -> None:
-        """See `Delivery.close`."""
-        self._producer.purge()
-        self._producer.flush(0)
 
 
 def _offsets(positions: Positions) -> list[TopicPartition]:

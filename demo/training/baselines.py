@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -68,10 +70,9 @@ def auto_ets(data: SeriesSet, as_of: list[int], processes: int | None = None) ->
 
 
 def _ets_origin(sales: FloatArray, processes: int) -> FloatArray:
-    joblib: Any = importlib.import_module("joblib")
     chunks = np.array_split(sales, max(min(len(sales), processes * 8), 1))
-    parts = joblib.Parallel(n_jobs=processes)(joblib.delayed(ets_rows)(chunk) for chunk in chunks)
-    return np.concatenate(parts)
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return np.concatenate(list(pool.map(ets_rows, chunks)))
 
 
 def ets_rows(sales: FloatArray) -> FloatArray:

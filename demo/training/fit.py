@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from demo.training.features import LONG_MEMORY
 from demo.training.loss import LossConfig, quantile_loss
 from demo.training.model import Forecaster
 from demo.training.windows import Windows, epoch_order
+
+
+_EAGER_STEPS: Final = 12  # before the capture, so that libraries have chosen and loaded their kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,50 +68,86 @@ Score = Callable[[Forecaster], float]
 
 
 class Trainer:
-    """Trains `model` in place on windows whose days lie before `end`."""
+    """Trains `model` in place on windows whose days lie before `end`.
+
+    On a GPU one step is captured as a CUDA graph and replayed: these networks are so small that launching their kernels one
+    by one takes longer than running them.
+    """
 
     def __init__(self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int) -> None:
         self.model, self.windows, self.config, self.end = model, windows, config, end
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.origins = np.arange(config.first_origin, end - 1, config.origin_stride, dtype=np.int64)
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+        device = windows.device
+        self.rate, self.blend = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.order = torch.zeros(config.batch, 2, dtype=torch.int64, device=device)
+        self.loss = torch.zeros((), device=device)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=self.rate if device.type == "cuda" else config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.98),
+            capturable=device.type == "cuda",
+        )
         self.steps_per_epoch = max(windows.series * len(self.origins) // config.batch, 1)
         self.step = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def epoch(self) -> float:
         """One pass over all windows. Returns the mean loss."""
         self.model.train()
         order = epoch_order(self.windows.series, self.origins, self.generator).to(self.windows.device)
-        losses = [self._step(order[k * self.config.batch : (k + 1) * self.config.batch]) for k in range(self.steps_per_epoch)]
-        return float(torch.stack(losses).mean())
+        batches = order[: self.steps_per_epoch * self.config.batch].split(self.config.batch)
+        return float(torch.stack([self._step(batch) for batch in batches]).mean())
 
     def _step(self, order: Tensor) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule()
-        batch = self.windows.batch(order[:, 0], order[:, 1], self.end)
+        rate = self.config.learning_rate * self._schedule()
+        self.rate.fill_(rate)
+        if self.windows.device.type != "cuda":
+            self.optimizer.param_groups[0]["lr"] = rate
+        self.blend.fill_(1.0 - min(self.config.average_decay, (self.step + 1) / (self.step + 10)))
+        if len(order) < self.config.batch:  # only data sets smaller than one batch
+            order = order[torch.arange(self.config.batch, device=order.device) % len(order)]
+        self.order.copy_(order)
+        if self.graph is None and self.step == _EAGER_STEPS and self.windows.device.type == "cuda":
+            self.graph = self._captured()
+        if self.graph is None:
+            self._compute()
+        else:
+            self.graph.replay()
+        self.step += 1
+        return self.loss.clone()
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            self._compute()
+        return graph
+
+    def _compute(self) -> None:
+        """One step on the windows in `self.order`; the loss is left in `self.loss`."""
+        batch = self.windows.batch(self.order[:, 0], self.order[:, 1], self.end)
         fields, actual = self._augmented(batch.fields, batch.actual)
         members, scale = self.model.members(fields)
         # Each member has a loss of its own: averaged afterwards, they err independently.
-        losses = [quantile_loss(member, actual, batch.counted, scale, self.config.loss) for member in members]
-        loss = torch.stack(losses).sum()
+        loss = torch.stack([quantile_loss(each, actual, batch.counted, scale, self.config.loss) for each in members]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self._average()
-        self.step += 1
-        return loss.detach() / len(members)
+        averages = list(self.average.parameters())
+        changes = torch._foreach_sub([each.detach() for each in self.model.parameters()], averages)
+        torch._foreach_mul_(changes, self.blend)
+        torch._foreach_add_(averages, changes)
+        self.loss.copy_(loss.detach() / len(members))
 
     def _schedule(self) -> float:
         warmup = min(200, self.steps_per_epoch)
         total = self.config.epochs * self.steps_per_epoch
         progress = min((self.step - warmup) / max(total - warmup, 1), 1.0)
         return (self.step + 1) / warmup if self.step < warmup else 0.5 * (1.0 + math.cos(math.pi * progress)) * 0.98 + 0.02
-
-    def _average(self) -> None:
-        decay = min(self.config.average_decay, (self.step + 1) / (self.step + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1.0 - decay)
 
     def _augmented(self, fields: dict[str, Tensor], actual: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Covariates missing at random, levels jittered: neither may be relied on too much."""

@@ -26,10 +26,11 @@ def quantile_loss(quantiles: Tensor, actual: Tensor, counted: Tensor, scale: Ten
 
     Days that don't count carry no loss: sales of a day out of stock aren't demand.
     """
-    levels = torch.tensor(QUANTILES, device=actual.device)
     error = (actual / scale).unsqueeze(2) - quantiles
-    pinball = torch.maximum(levels * error, (levels - 1.0) * error)
+    pinball = torch.zeros_like(actual)
+    for k, level in enumerate(QUANTILES):
+        pinball = pinball + torch.maximum(level * error[:, :, k], (level - 1.0) * error[:, :, k])
     weights = scale**config.volume_power
-    daily = (pinball.sum(2) * counted * weights).sum()
+    daily = (pinball * counted * weights).sum()
     total = ((error[:, :, 1] * counted).sum(1, keepdim=True).abs() * weights).sum()
     return (daily + config.total_weight * total) / (counted * weights).sum().clamp(min=1e-6)

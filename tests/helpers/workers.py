@@ -233,7 +233,10 @@ class WorkerHandle:
 
     def wait_end(self, timeout_s: float = 40.0) -> int:
         """Its exit code; negative: the signal that killed it."""
-        wait_until(lambda: self.process.poll() is not None, f"worker's end; its log:\n{self.log}", timeout_s)
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker is still there after {timeout_s:g} s; its log:\n{self.log}") from None
         code = self.process.returncode
         assert isinstance(code, int)
         return code

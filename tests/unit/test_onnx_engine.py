@@ -116,7 +116,7 @@ def test_a_failure_of_the_graph_names_the_batch(tmp_path: Path) -> None:
     assert slot is not None
     slot.columns["sales"][:] = 100.0
     ticket = engine.submit(slot, 2)
-    with pytest.raises(EngineError, match="ONNX Runtime failed on 2 rows: .*out of data bounds"):
+    with pytest.raises(EngineError, match=r"ONNX Runtime failed on 2 rows: .*out of data bounds"):
         engine.collect(ticket)
 
 

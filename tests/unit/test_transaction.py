@@ -271,6 +271,13 @@ def test_what_is_not_settled_by_the_deadline(
     assert bench.clock() == pytest.approx(1000.0 + BUDGET_S)
 
 
+def test_an_error_that_says_what_it_is_counts_at_the_deadline_too(bench: Bench) -> None:
+    bench.producer.on("send_offsets_to_transaction", failing(FENCING))
+    with pytest.raises(FencedError):
+        bench.delivery.commit(POSITIONS, bench.deadline(0.0))
+    assert bench.delivery.state is State.FATAL
+
+
 def test_after_an_abortable_error_abort_makes_it_ready_again(bench: Bench) -> None:
     bench.bring_to(State.BROKEN)
     bench.abort()
@@ -297,6 +304,12 @@ def test_closing_discards_what_is_queued(either: Bench) -> None:
     either.delivery.close()
     assert either.producer.calls[-2:] == ["purge", "flush"]
     assert either.producer.timeouts_s[-1] == 0
+
+
+def test_a_fenced_producer_is_left_in_silence(either: Bench) -> None:
+    either.producer.on("purge", failing(FENCING))
+    either.delivery.close()
+    assert either.producer.calls[-1] == "purge"
 
 
 # -- producing, both ways ---------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from schemas.engine_card import CARD_NAME, load_card
+from tests.helpers.confluent import failing, kafka_error
+from tests.helpers.models import tiny_model
+from worker import preflight
+from worker.errors import ContractError, UnreachableError
+from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.publish import Routing
+from worker.settings_model import BatchingSettings, EngineSettings, KafkaSettings, OutputSettings, Settings
+
+
+def settings(**sections: Any) -> Settings:
+    sections.setdefault("engine", EngineSettings(model=Path("model")))
+    return Settings(kafka=KafkaSettings(common={"bootstrap.servers": "broker:9092"}), **sections)
+
+
+class FakeAdmin:
+    """The topics that a broker tells of."""
+
+    def __init__(self, config: dict[str, Any], *, logger: logging.Logger) -> None:
+        assert config == {"bootstrap.servers": "broker:9092"}
+        assert logger.name == "preflight"
+        self.topics: dict[str, Any] = {}
+        self.failure: Exception | None = None
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        assert timeout > 0
+        if self.failure:
+            raise self.failure
+        return SimpleNamespace(topics=self.topics)
+
+    def has(self, **partitions: int) -> None:
+        self.topics = {
+            name.replace("_", "-"): SimpleNamespace(partitions=dict.fromkeys(range(count)), error=None)
+            for name, count in partitions.items()
+        }
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(preflight, "AdminClient", FakeAdmin)
+    writes = OutputSettings(topic="sku-forecasts", dead_letter_topic="dead-letters", headers=True)
+    return Cluster(settings(output=writes), logging.getLogger("preflight"))
+
+
+def admin(cluster: Cluster) -> FakeAdmin:
+    fake: Any = cluster.admin
+    assert isinstance(fake, FakeAdmin)
+    return fake
+
+
+def test_partitions_are_those_of_sound_topics(cluster: Cluster) -> None:
+    admin(cluster).has(sku_features=4, other=1)
+    admin(cluster).topics["broken"] = SimpleNamespace(partitions={}, error=kafka_error())
+    assert cluster.partitions() == {"sku-features": 4, "other": 1}
+
+
+def test_a_broker_that_does_not_answer_is_named(cluster: Cluster) -> None:
+    admin(cluster).failure = failing(kafka_error(KafkaError._TRANSPORT))
+    with pytest.raises(UnreachableError, match=r"no broker answers at broker:9092 within 10 s \(reason -195\)"):
+        cluster.partitions()
+
+
+@pytest.mark.parametrize(("forecasts", "letters"), [(4, 1), (3, 4), (4, 4)])
+def test_partitions_are_kept_where_the_counts_agree(cluster: Cluster, forecasts: int, letters: int) -> None:
+    admin(cluster).has(sku_features=4, sku_forecasts=forecasts, dead_letters=letters)
+    assert cluster.routing() == Routing(
+        forecasts="sku-forecasts",
+        dead_letters="dead-letters",
+        same_partitions=forecasts == 4,
+        same_dead_letter_partitions=letters == 4,
+        headers=True,
+    )
+
+
+def test_all_missing_topics_are_named_at_once(cluster: Cluster) -> None:
+    admin(cluster).has(sku_forecasts=4)
+    with pytest.raises(UnreachableError, match="topics that don't exist: sku-features, dead-letters; create them"):
+        cluster.routing()
+
+
+def test_a_model_is_a_folder_or_the_file(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "tiny")
+    card = load_card(folder / CARD_NAME)
+    assert find_model(folder) == find_model(folder / "model.onnx") == (folder / "model.onnx", card)
+
+
+def test_a_model_under_another_name_has_its_card_beside_it(tmp_path: Path) -> None:
+    other = (tiny_model(tmp_path) / "model.onnx").rename(tmp_path / "other.onnx")
+    assert find_model(other)[0] == other
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ContractError, match=r"engine\.model: there is no file .*; expected a folder with"):
+            find_model(path)
+
+
+def test_a_model_without_a_card(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    (folder / CARD_NAME).unlink()
+    with pytest.raises(ContractError, match=r"model\.onnx has no card\.json beside it"):
+        find_model(folder)
+
+
+def test_a_card_that_is_wrong(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    (folder / CARD_NAME).write_text("{}")
+    with pytest.raises(ContractError, match=r"engine card .*card\.json:"):
+        find_model(folder)
+
+
+def limits(tmp_path: Path, batch: int, engine: int | None) -> int:
+    """What `rows_per_batch` says to a card that ends at 64 rows."""
+    card = load_card(tiny_model(tmp_path, max_rows=64) / CARD_NAME)
+    chosen = settings(engine=EngineSettings(model=tmp_path, max_rows=engine), batching=BatchingSettings(max_rows=batch))
+    return rows_per_batch(chosen, card)
+
+
+@pytest.mark.parametrize(("batch", "engine"), [(64, None), (1, None), (32, 32), (64, 64)])
+def test_batches_are_as_large_as_asked_for(tmp_path: Path, batch: int, engine: int | None) -> None:
+    assert limits(tmp_path, batch, engine) == batch
+
+
+def test_a_batch_beyond_the_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"batching\.max_rows: got 65, the engine takes at most 64 rows"):
+        limits(tmp_path, 65, None)
+    with pytest.raises(ContractError, match=r"batching\.max_rows: got 33, the engine takes at most 32 rows"):
+        limits(tmp_path, 33, 32)
+
+
+def test_an_engine_beyond_its_profile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"engine\.max_rows: got 65, the card's profile ends at 64"):
+        limits(tmp_path, 1, 65)
