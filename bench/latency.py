@@ -92,7 +92,7 @@ def measure_case(
     for topic in topics:
         kafka.create_topic(topic, partitions=PARTITIONS)
     with TemporaryDirectory() as directory:
-        settings = {
+        settings: dict[str, Mapping[str, object]] = {
             "kafka": {"bootstrap.servers": kafka.bootstrap_servers},
             "input": {"topic": topics[0], "group_id": name},
             "output": {"topic": topics[1], "dead_letter_topic": topics[2]},

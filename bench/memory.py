@@ -1,4 +1,4 @@
-"""Memory of the worker's process over a million events, with the demo's engine, while it works through a backlog.
+"""Memory of the worker's process over a million events after its warm-up, with the demo's engine, while it works through a backlog.
 
 The backlog is longer than what is measured, so that the worker is as busy at the end as at the beginning. Flat means:
 after the warm-up no sample is further than 5 % from the median.
@@ -103,8 +103,8 @@ def measure(count: int, warm_up: int) -> Mapping[str, object]:
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
         for topic in (INPUT, OUTPUT, DEAD_LETTERS):
             kafka.create_topic(topic, partitions=PARTITIONS)
-        fill(kafka.bootstrap_servers, INPUT, events(count + count // 2))
-        settings = {
+        fill(kafka.bootstrap_servers, INPUT, events((count + warm_up) * 5 // 4))
+        settings: dict[str, Mapping[str, object]] = {
             "kafka": {"bootstrap.servers": kafka.bootstrap_servers},
             "input": {"topic": INPUT},
             "output": {"topic": OUTPUT, "dead_letter_topic": DEAD_LETTERS},
@@ -115,11 +115,11 @@ def measure(count: int, warm_up: int) -> Mapping[str, object]:
             "log": {"level": "warning"},
         }
         with MeasuredWorker(settings, Path(directory)) as worker:
-            found = list(samples(worker, count))
+            found = list(samples(worker, count + warm_up))
             worker.stop()
     return {
         "machine": machine(HEAP, JVM_OPTIONS),
-        "events": found[-1].events,
+        "events": found[-1].events - warm_up,
         "warm_up_events": warm_up,
         "tolerance": TOLERANCE,
         **verdict(found, warm_up),
@@ -130,8 +130,8 @@ def measure(count: int, warm_up: int) -> Mapping[str, object]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write `RESULT`; 1 if memory wasn't flat."""
     parser = argparse.ArgumentParser(prog="python -m bench memory", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--events", type=int, default=1_000_000, help="events to measure (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=200_000, help="of which not judged (default %(default)s)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events to judge by (default %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=500_000, help="events before them (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
     result = measure(given.events, given.warm_up)

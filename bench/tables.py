@@ -63,7 +63,7 @@ def memory_lines(result: Result) -> list[str]:
     return table(
         ["memory of the worker", "value"],
         [
-            ["events", f"{result['events']:,}"],
+            ["events after warm-up", f"{result['events']:,}"],
             ["samples after warm-up", f"{result['samples_after_warm_up']:,}"],
             ["median", f"{result['rss_bytes']['median'] / mib:.0f} MiB"],
             ["least to most", f"{result['rss_bytes']['min'] / mib:.0f} to {result['rss_bytes']['max'] / mib:.0f} MiB"],

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(settings: Settings, _: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT, then drain."""
     log.info("effective settings", settings=settings.redacted())
-    with assembled(settings) as worker, stop_signals() as stop, _serving(settings, worker):
+    with stop_signals() as stop, assembled(settings) as worker, _serving(settings, worker):
         worker.start()
         work(worker, stop.is_set, settings.shutdown.grace_s)
     log.info("stopped", **_summary(worker))

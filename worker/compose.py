@@ -29,7 +29,8 @@ from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource
 from worker.statistics import Tallies
-from worker.transaction import Delivery, Flushed, Transaction
+from worker.transaction import Delivery, Flushed, Transaction, Watch
+from worker.watchdog import Watchdog
 
 INIT_TIMEOUT_S = 60.0
 """How long `init_transactions` may take: the coordinator may have to finish a predecessor's transaction first."""
@@ -98,7 +99,10 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         consumer = Consumer(consumer_config(settings), logger=kafka_logger())
         source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
         cleanup.callback(source.close)
-        delivery = _delivery(settings, consumer, source)
+        watchdog = Watchdog(time.monotonic)
+        cleanup.callback(watchdog.close)
+        watchdog.start()
+        delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
         encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
         batching, timing = settings.batching, settings.delivery
@@ -196,7 +200,7 @@ def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema
     return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
-def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource) -> Delivery:
+def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:
     failures: list[KafkaError] = []
 
     def failed(error: KafkaError | None, _: Message) -> None:
@@ -206,7 +210,7 @@ def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource) -> De
     config = producer_config(settings)
     if settings.delivery.guarantee == "at_least_once":
         producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
-        return Flushed(producer, consumer, failures, clock=time.monotonic)
+        return Flushed(producer, consumer, failures, watch)
     producer = Producer(config, logger=kafka_logger())
     deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
-    return Transaction(producer, source.group_metadata, clock=time.monotonic, deadline=deadline)
+    return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)

@@ -11,17 +11,18 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from worker.deadline import Clock
-from worker.errors import FatalDeliveryError, FencedError, UnreachableError
+from worker.errors import FatalDeliveryError
 from worker.records import Record, Records
+from worker.source_errors import check, fatal
 
 log = structlog.get_logger(__name__)
 
@@ -178,7 +179,7 @@ class KafkaSource:
         try:
             messages = self._consume(max_records, timeout_s, eager=eager) if max_records else self._serve(timeout_s)
         except KafkaException as exception:
-            raise _fatal(exception.args[0]) from exception
+            raise fatal(exception.args[0]) from exception
         finally:
             self._polling = False
         if self._failure is not None:
@@ -245,7 +246,7 @@ class KafkaSource:
         assigned = self._assigned
         for message in messages:
             if (error := message.error()) is not None:
-                _check(error)
+                check(error)
         kept = [m for m in messages if m.error() is None and m.partition() in assigned]
         records = Records(
             topic=self._topic,
@@ -288,7 +289,7 @@ class KafkaSource:
         try:
             committed = self._consumer.committed(self._places(polled), timeout=SEEK_TIMEOUT_S)
         except KafkaException as exception:
-            raise _fatal(exception.args[0], "asking for committed offsets") from exception
+            raise fatal(exception.args[0], "asking for committed offsets") from exception
         for partition, place in zip(polled, committed, strict=True):
             if place.error is not None:
                 raise FatalDeliveryError(
@@ -327,28 +328,3 @@ class KafkaSource:
 def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
     headers = message.headers()
     return list(headers.items() if isinstance(headers, dict) else headers or ())
-
-
-PERMANENT: Mapping[int, str] = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the input topic doesn't exist; create it (forecast-worker topics create)",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this principal may not read the input topic; grant it READ",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "this principal may not use the consumer group; grant it READ on the group",
-    KafkaError._AUTO_OFFSET_RESET: "the committed offset is no longer on the topic and input.offset_reset is 'fail'; "  # noqa: SLF001
-    "set it to 'earliest' or 'latest', or move the group's offset by hand",
-}
-
-
-def _check(error: KafkaError) -> None:
-    """Raise what can't heal by itself; librdkafka retries the rest, which is only worth a line in the log."""
-    if error.code() in PERMANENT:
-        raise UnreachableError(f"consuming: {error.str()}: {PERMANENT[error.code()]}")
-    if error.fatal():
-        raise _fatal(error)
-    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes have a leading underscore
-        log.warning("consumer reports", error=error.str(), code=error.name())
-
-
-def _fatal(error: KafkaError, doing: str = "consuming") -> FatalDeliveryError:
-    if error.code() == KafkaError.FENCED_INSTANCE_ID:
-        return FencedError(f"{doing}: {error.str()}. Another one has this input.group_instance_id; give each its own.")
-    return FatalDeliveryError(f"{doing}: {error.str()} ({error.name()})")

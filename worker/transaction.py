@@ -17,7 +17,7 @@ States, and the calls that are legal in each (`LEGAL`); any other call is a bug 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
@@ -25,9 +25,17 @@ from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from worker.deadline import Clock, Deadline
+from worker.deadline import Deadline
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError
 from worker.records import Positions
+
+Watch = Callable[[str, Deadline], AbstractContextManager[None]]
+
+
+def unwatched(_: str, __: Deadline) -> AbstractContextManager[None]:
+    """Trust the time-outs."""
+    return nullcontext()
+
 
 Header = tuple[str, str | bytes | None]
 """As confluent_kafka takes and gives it."""
@@ -140,9 +148,9 @@ def classify(error: KafkaError, doing: str) -> DeliveryError | None:
 class _StateMachine:
     """What both deliveries share: legal calls, and the translation of librdkafka's errors."""
 
-    def __init__(self, producer: Producer, clock: Clock) -> None:
+    def __init__(self, producer: Producer, watch: Watch) -> None:
         self._producer = producer
-        self._clock = clock
+        self._watch = watch
         self._state = State.READY
 
     @property
@@ -174,7 +182,8 @@ class _StateMachine:
         """`call(timeout_s)`, again while its error is retriable and time is left; `late` when it isn't settled by then."""
         while True:
             try:
-                call(deadline.remaining_s)
+                with self._watch(doing, deadline):
+                    call(deadline.remaining_s)
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 failure = classify(error, doing)
@@ -222,12 +231,13 @@ class Transaction(_StateMachine):
         producer: with a transactional.id. Its `init_transactions` is called here, blocking up to `deadline`; that fences
             whoever used the same transactional.id and settles what it left behind.
         group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
+        watch: surrounds each blocking call with its deadline; for a watchdog, as librdkafka's time-outs can fail.
     """
 
     def __init__(
-        self, producer: Producer, group_metadata: Callable[[], object], *, clock: Clock, deadline: Deadline
+        self, producer: Producer, group_metadata: Callable[[], object], *, deadline: Deadline, watch: Watch = unwatched
     ) -> None:
-        super().__init__(producer, clock)
+        super().__init__(producer, watch)
         self._group_metadata = group_metadata
         self._call("init_transactions", producer.init_transactions, deadline, FatalDeliveryError)
 
@@ -273,8 +283,10 @@ class Flushed(_StateMachine):
         failures: filled by the producer's delivery callback; only failures are reported.
     """
 
-    def __init__(self, producer: Producer, consumer: Consumer, failures: list[KafkaError], *, clock: Clock) -> None:
-        super().__init__(producer, clock)
+    def __init__(
+        self, producer: Producer, consumer: Consumer, failures: list[KafkaError], watch: Watch = unwatched
+    ) -> None:
+        super().__init__(producer, watch)
         self._consumer = consumer
         self._failures = failures
 

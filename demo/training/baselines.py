@@ -63,9 +63,9 @@ def _futures(data: SeriesSet, as_of: list[int]) -> FloatArray:
 def auto_ets(data: SeriesSet, as_of: list[int], processes: int | None = None) -> FloatArray:
     """AutoETS of statsforecast, weekly season, refitted to all days up to each origin: float32[origins, series, 14, 3].
 
-    Negative values are set to 0. Minutes to an hour of CPU for a large data set; `processes` defaults to all cores.
+    Negative values are set to 0. Minutes to an hour of CPU for a large data set; `processes` defaults to all cores but eight.
     """
-    jobs = processes or os.cpu_count() or 1
+    jobs = processes or max((os.cpu_count() or 1) - 8, 1)
     return np.stack([_ets_origin(data.sales[:, : day + 1], jobs) for day in as_of])
 
 

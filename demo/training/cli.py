@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--architecture", help="lstm, transformer or tsmixer; default: the data set's primary")
     training.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training.add_argument("--seed", type=int, default=1)
+    training.add_argument("--no-graphs", action="store_true", help="launch kernels one by one instead of by a CUDA graph")
     training.set_defaults(run=_train)
     baselines = commands.add_parser("baselines", help="forecast the test days with every baseline: one .npz each")
     _task_options(baselines)
@@ -44,7 +45,7 @@ def _task_options(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     task = TASKS[options.data]
     architecture = options.architecture or next(iter(task.recipes))
-    report = train(task, architecture, options.out, device=torch.device(options.device), seed=options.seed)
+    report = train(task, architecture, options.out, device=torch.device(options.device), seed=options.seed, graphs=not options.no_graphs)
     print({name: report[name] for name in ("data", "architecture", "parameters", "seconds", "test")})
 
 

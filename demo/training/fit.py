@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -74,7 +75,7 @@ class Trainer:
     by one takes longer than running them.
     """
 
-    def __init__(self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int) -> None:
+    def __init__(self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, graphs: bool) -> None:
         self.model, self.windows, self.config, self.end = model, windows, config, end
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.origins = np.arange(config.first_origin, end - 1, config.origin_stride, dtype=np.int64)
@@ -93,13 +94,19 @@ class Trainer:
         self.steps_per_epoch = max(windows.series * len(self.origins) // config.batch, 1)
         self.step = 0
         self.graph: torch.cuda.CUDAGraph | None = None
+        # A capture needs a stream of its own, and what is captured must have run there before. None: no capture.
+        self.stream = torch.cuda.Stream(device) if graphs and device.type == "cuda" else None
+        self._synchronize()
 
     def epoch(self) -> float:
         """One pass over all windows. Returns the mean loss."""
         self.model.train()
         order = epoch_order(self.windows.series, self.origins, self.generator).to(self.windows.device)
         batches = order[: self.steps_per_epoch * self.config.batch].split(self.config.batch)
-        return float(torch.stack([self._step(batch) for batch in batches]).mean())
+        with contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
+            loss = torch.stack([self._step(batch) for batch in batches]).mean()
+        self._synchronize()
+        return float(loss)
 
     def _step(self, order: Tensor) -> Tensor:
         rate = self.config.learning_rate * self._schedule()
@@ -110,8 +117,8 @@ class Trainer:
         if len(order) < self.config.batch:  # only data sets smaller than one batch
             order = order[torch.arange(self.config.batch, device=order.device) % len(order)]
         self.order.copy_(order)
-        if self.graph is None and self.step == _EAGER_STEPS and self.windows.device.type == "cuda":
-            self.graph = self._captured()
+        if self.stream is not None and self.step == _EAGER_STEPS:
+            self.graph = self._captured(self.stream)
         if self.graph is None:
             self._compute()
         else:
@@ -119,12 +126,16 @@ class Trainer:
         self.step += 1
         return self.loss.clone()
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        self._synchronize()
+        with torch.cuda.graph(graph, stream=stream):
             self._compute()
         return graph
+
+    def _synchronize(self) -> None:
+        if self.windows.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _compute(self) -> None:
         """One step on the windows in `self.order`; the loss is left in `self.loss`."""
@@ -167,10 +178,10 @@ class Trainer:
 
 
 def fit(
-    model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, score: Score | None, epochs: int | None = None
+    model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, score: Score | None, epochs: int | None = None, graphs: bool = True
 ) -> Fit:
     """Train until the validation score stops improving, or for exactly `epochs` of the same schedule if there is no score."""
-    trainer = Trainer(model, windows, config, end=end, seed=seed)
+    trainer = Trainer(model, windows, config, end=end, seed=seed, graphs=graphs)
     history: list[EpochReport] = []
     best, best_state, best_epoch = math.inf, trainer.average.state_dict(), 0
     for epoch in range(1, (epochs or config.epochs) + 1):

@@ -32,7 +32,7 @@ class _Stages:
     final: Forecaster
 
 
-def train(task: Task, architecture: str, out: Path, *, device: torch.device, seed: int) -> dict[str, object]:
+def train(task: Task, architecture: str, out: Path, *, device: torch.device, seed: int, graphs: bool = True) -> dict[str, object]:
     """Train in two stages, write `model.onnx` and `report.json` to `out`, and return the report.
 
     First on the days before the validation days: that finds the number of epochs and the calibration. Then anew, for that
@@ -45,7 +45,7 @@ def train(task: Task, architecture: str, out: Path, *, device: torch.device, see
     loaded_s = time.monotonic() - start_s
     recipe = task.recipes[architecture]
     windows = Windows(data, task.features.inputs, device)
-    stages = _train(task, recipe, data, windows, seed)
+    stages = _train(task, recipe, data, windows, seed, graphs=graphs)
     out.mkdir(parents=True, exist_ok=True)
     validation = _summary(task, data, windows, stages.chosen.model, task.validation_start(data))
     test = _summary(task, data, windows, stages.final, task.test_start(data))
@@ -74,7 +74,7 @@ def train(task: Task, architecture: str, out: Path, *, device: torch.device, see
     return report
 
 
-def _train(task: Task, recipe: Recipe, data: SeriesSet, windows: Windows, seed: int) -> _Stages:
+def _train(task: Task, recipe: Recipe, data: SeriesSet, windows: Windows, seed: int, *, graphs: bool) -> _Stages:
     start, origins = task.validation_start(data), task.origins_from(task.validation_start(data))
 
     def score(model: Forecaster) -> float:
@@ -85,10 +85,10 @@ def _train(task: Task, recipe: Recipe, data: SeriesSet, windows: Windows, seed: 
         return recipe.build(task.features).to(windows.device)
 
     print(f"{task.name} {recipe.architecture}: to the validation days", flush=True)
-    chosen = fit(untrained(), windows, recipe.fit, end=start, seed=seed, score=score)
+    chosen = fit(untrained(), windows, recipe.fit, end=start, seed=seed, score=score, graphs=graphs)
     calibrate(chosen.model, windows, origins, median_share=_MEDIAN_SHARE)
     print(f"{task.name} {recipe.architecture}: to the test days, {chosen.epoch} epochs", flush=True)
-    final = fit(untrained(), windows, recipe.fit, end=task.test_start(data), seed=seed, score=None, epochs=chosen.epoch).model
+    final = fit(untrained(), windows, recipe.fit, end=task.test_start(data), seed=seed, score=None, epochs=chosen.epoch, graphs=graphs).model
     final.calibration.load_state_dict(chosen.model.calibration.state_dict())
     return _Stages(chosen=chosen, final=final)
 

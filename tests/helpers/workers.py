@@ -132,11 +132,12 @@ class Job:
 
     def wait_done(self, ends: Mapping[int, int], timeout_s: float = 60.0) -> None:
         """Wait until the group has committed up to `ends` (partition -> offset)."""
-        wait_until(
-            lambda: all(self.committed()[partition] >= end for partition, end in ends.items()),
-            f"{self.source} committed up to {ends}",
-            timeout_s,
-        )
+        wait_until(lambda: self.is_done(ends), f"{self.source} committed up to {ends}", timeout_s)
+
+    def is_done(self, ends: Mapping[int, int]) -> bool:
+        """Whether the group has committed up to `ends`."""
+        committed = self.committed()
+        return all(committed[partition] >= end for partition, end in ends.items())
 
     def ends(self) -> dict[int, int]:
         ends: dict[int, int] = {}

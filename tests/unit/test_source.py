@@ -11,7 +11,8 @@ from tests.helpers.clock import ManualClock
 from tests.helpers.confluent import TOPIC, FailedPlace, FakeConsumer, FakeMessage, failing, kafka_error
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError, UnreachableError
 from worker.records import Records
-from worker.source import PERMANENT, KafkaSource, Lag
+from worker.source import KafkaSource, Lag
+from worker.source_errors import PERMANENT
 
 Told = tuple[str, frozenset[int], frozenset[int]]
 
@@ -159,6 +160,12 @@ def test_what_cannot_heal_ends_the_poll_with_a_remedy(bench: Bench, code: int, *
     with pytest.raises(UnreachableError) as caught:
         bench.poll(*events, FakeMessage(error=kafka_error(code)))
     assert str(caught.value) == f"consuming: reason {code}: {PERMANENT[code]}"
+
+
+def test_a_fatal_error_as_librdkafka_hands_it_over_has_the_code_but_not_the_flag(bench: Bench) -> None:
+    bench.consumer.on("consume", lambda: [FakeMessage(error=kafka_error(KafkaError._FATAL))])
+    with pytest.raises(FatalDeliveryError, match="consuming: reason"):
+        bench.source.poll(10, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ class Bench:
         self.consumer = FakeConsumer()
         self.failures: list[KafkaError] = []
         self.delivery: Transaction | Flushed = (
-            Transaction(self.producer.as_producer, lambda: "metadata", clock=self.clock, deadline=self.deadline())
+            Transaction(self.producer.as_producer, lambda: "metadata", deadline=self.deadline())
             if transactional
-            else Flushed(self.producer.as_producer, self.consumer.as_consumer, self.failures, clock=self.clock)
+            else Flushed(self.producer.as_producer, self.consumer.as_consumer, self.failures)
         )
         self.producer.calls.clear()
 
@@ -168,10 +168,10 @@ def test_starting_is_tried_again_and_given_up_at_the_deadline() -> None:
     clock = ManualClock()
     producer = FakeProducer(clock)
     producer.on("init_transactions", failing(RETRIABLE), lambda: clock.advance(99.0), failing(RETRIABLE))
-    Transaction(producer.as_producer, lambda: None, clock=clock, deadline=Deadline.after(1.0, clock))
+    Transaction(producer.as_producer, lambda: None, deadline=Deadline.after(1.0, clock))
     assert producer.calls == ["init_transactions", "poll", "init_transactions"]
     with pytest.raises(FatalDeliveryError, match="init_transactions: not settled in time: reason -185"):
-        Transaction(producer.as_producer, lambda: None, clock=clock, deadline=Deadline.after(0.0, clock))
+        Transaction(producer.as_producer, lambda: None, deadline=Deadline.after(0.0, clock))
 
 
 def test_the_first_output_opens_and_a_commit_takes_all(bench: Bench) -> None:

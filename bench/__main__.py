@@ -1,0 +1,30 @@
+"""`python -m bench [throughput|memory|latency|profile|report]`; throughput if nothing is named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from bench import latency, memory, profile_worker, report, throughput
+
+BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "throughput": throughput.main,
+    "memory": memory.main,
+    "latency": latency.main,
+    "profile": profile_worker.main,
+    "report": report.main,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the first argument names with the arguments behind it."""
+    if arguments and arguments[0] in BENCHMARKS:
+        return BENCHMARKS[arguments[0]](arguments[1:])
+    if arguments and not arguments[0].startswith("-"):
+        print(f"bench: got {arguments[0]!r}, expected one of {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    return throughput.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

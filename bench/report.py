@@ -1,0 +1,102 @@
+"""Writes the results into README.md: `python -m bench.report`. No number there is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.job import ROOT
+from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines
+
+README = ROOT / "bench" / "README.md"
+RESULTS = ROOT / "bench" / "results"
+BEGIN = "<!-- results: written by `python -m bench.report` -->"
+END = "<!-- end of results -->"
+
+Section = Callable[[Result], list[str]]
+
+
+def throughput_section(result: Result) -> list[str]:
+    """Rates, ratios and stages."""
+    return [
+        "### Throughput",
+        "",
+        (
+            f"{machine_line(result)} {result['events']:,} events of {result['event_bytes']:.0f} bytes on "
+            f"{result['partitions']} partitions, commit every {result['commit_interval_s']:g} s (the plain loop: every batch), "
+            f"{result['rounds']} rounds; load average before the runs {_loads(result)}."
+        ),
+        "",
+        *throughput_lines(result),
+        "",
+        "Where each contender's time goes, by its own clock:",
+        "",
+        *stage_lines(result),
+    ]
+
+
+def memory_section(result: Result) -> list[str]:
+    """What was held, and whether it grew."""
+    return [
+        "### Memory",
+        "",
+        f"{machine_line(result)} The first {result['warm_up_events']:,} events are warm-up.",
+        "",
+        *memory_lines(result),
+    ]
+
+
+def latency_section(result: Result) -> list[str]:
+    """Percentiles by rate and commit interval."""
+    return [
+        "### Latency",
+        "",
+        f"{machine_line(result)} The first {result['warm_up_s']:g} s of each case aren't counted.",
+        "",
+        *latency_lines(result),
+    ]
+
+
+SECTIONS: Mapping[str, Section] = {
+    "throughput.json": throughput_section,
+    "memory.json": memory_section,
+    "latency.json": latency_section,
+}
+
+
+def results_text(directory: Path) -> str:
+    """All sections whose result is in `directory`, as Markdown."""
+    parts = []
+    for name, section in SECTIONS.items():
+        path = directory / name
+        if path.is_file():
+            parts.append("\n".join(section(json.loads(path.read_text(encoding="utf-8")))))
+    return "\n\n".join(parts)
+
+
+def with_results(text: str, results: str) -> str:
+    """`text` with what is between its marks replaced. Raises `ValueError` if it lacks the marks."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md: got no lines {BEGIN!r} and {END!r}, expected both; put them where results go")
+    return f"{head}{BEGIN}\n\n{results}\n\n{END}{tail}"
+
+
+def main(_: Sequence[str] | None = None) -> int:
+    """Rewrite the results in README.md."""
+    text = with_results(README.read_text(encoding="utf-8"), results_text(RESULTS))
+    README.write_text(text, encoding="utf-8")
+    print(f"results written into {README.relative_to(ROOT)}")
+    return 0
+
+
+def _loads(result: Result) -> str:
+    loads = [run["load"] for run in result["runs"] if run["round"] > 0]
+    return f"{min(loads):.1f} to {max(loads):.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
