@@ -1,4 +1,4 @@
-"""Writes the results into README.md: `python -m bench.report`. No number there is typed by hand."""
+"""Writes the results into bench/README.md and the project's README.md: `python -m bench.report`. No number is typed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench.job import ROOT
 from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines
 
 README = ROOT / "bench" / "README.md"
+FRONT_PAGE = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN = "<!-- results: written by `python -m bench.report` -->"
 END = "<!-- end of results -->"
@@ -76,6 +77,16 @@ def results_text(directory: Path) -> str:
     return "\n\n".join(parts)
 
 
+def front_page_text(directory: Path) -> str:
+    """What the project's front page shows: the throughput table and where it was measured. Empty without a result."""
+    path = directory / "throughput.json"
+    if not path.is_file():
+        return ""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    measured = f"{machine_line(result)} Load average before the runs {_loads(result)}."
+    return "\n".join([*throughput_lines(result), "", measured])
+
+
 def with_results(text: str, results: str) -> str:
     """`text` with what is between its marks replaced. Raises `ValueError` if it lacks the marks."""
     head, begin, rest = text.partition(BEGIN)
@@ -86,10 +97,10 @@ def with_results(text: str, results: str) -> str:
 
 
 def main(_: Sequence[str] | None = None) -> int:
-    """Rewrite the results in README.md."""
-    text = with_results(README.read_text(encoding="utf-8"), results_text(RESULTS))
-    README.write_text(text, encoding="utf-8")
-    print(f"results written into {README.relative_to(ROOT)}")
+    """Rewrite the results in both pages."""
+    for page, results in ((README, results_text(RESULTS)), (FRONT_PAGE, front_page_text(RESULTS))):
+        page.write_text(with_results(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+        print(f"results written into {page.relative_to(ROOT)}")
     return 0
 
 

@@ -136,7 +136,8 @@ class EmbeddedKafka(JvmServer):
         lines = [f"{key}={value}" for key, value in self.properties().items()]
         (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
         shutil.rmtree(self.directory / "data", ignore_errors=True)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # 16 bytes in base64, as the tool wants it; a leading zero byte keeps it from starting with "-", as an option does.
+        cluster = base64.urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         format_storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]
         self.run_tool("formatting the storage", [*self._java_class_path(), *format_storage])
 

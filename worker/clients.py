@@ -17,6 +17,9 @@ CONSUMER_DEFAULTS: Mapping[str, Any] = {
     # A full prefetch queue is looked at again after so long; the default of 1000 starves a fast worker.
     "fetch.queue.backoff.ms": 50,
     "fetch.wait.max.ms": 100,
+    # Five batches ahead. With the default of 100,000 the prefetch queue kept growing in steps over millions of events
+    # (274 to 330 MiB in all), with this it stays level, and the rate is the same.
+    "queued.min.messages": 20_000,
 }
 PRODUCER_DEFAULTS: Mapping[str, Any] = {
     # The pause between two tries of a transactional request. With the default of 100, every commit that meets the
@@ -61,6 +64,12 @@ def producer_config(settings: Settings) -> Config:
         owned["transaction.timeout.ms"] = int(delivery.transaction_timeout_s * 1000)
     kafka = settings.kafka
     return {**PRODUCER_DEFAULTS, **kafka.common, **kafka.producer, **owned}
+
+
+def max_message_bytes(settings: Settings) -> int:
+    """The largest message that the producer sends, bytes of key and value. What is larger must never reach it."""
+    config = producer_config(settings)
+    return int(config.get("message.max.bytes", 1_000_000))
 
 
 def admin_config(settings: Settings) -> Config:
