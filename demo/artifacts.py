@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jgo
 from jgo.maven import MavenContext, PythonResolver
@@ -117,7 +118,9 @@ def unpack(archive: Path, home: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".unpack-") as scratch:
         target = Path(scratch) / "content"
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            # Python before 3.11.4 has no filters; what is unpacked has the pinned digest, so it may do without.
+            options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(target, **options)  # noqa: S202 - see above
         target.rename(home)
 
 

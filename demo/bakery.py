@@ -107,6 +107,7 @@ def read(directory: Path) -> SeriesSet:
         promo=grid(column("promotion_currentweek")),
         holiday=grid(holiday.astype(np.float32)),
         temperature=grid(column("temperature")),
+        long_memory=True,
     )
 
 

@@ -15,7 +15,7 @@ import fastavro.schema
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.series import COVARIATES, FloatArray, SeriesSet
+from demo.series import COVARIATES, PAST_COVARIATES, FloatArray, SeriesSet
 from schemas.load import load_schema
 
 Schema = dict[str, Any]
@@ -34,9 +34,9 @@ class Event:
 
 
 def writer_schema(covariates: Mapping[str, object] | tuple[str, ...]) -> Schema:
-    """`sku_features.avsc` with only those of `promo`, `discount`, `holiday`, `temperature` that are in `covariates`."""
+    """`sku_features.avsc` with only those covariates, known ahead or of the past only, that are in `covariates`."""
     schema: Schema = copy.deepcopy(dict(load_schema(None, "sku_features")))
-    absent = {name for name in COVARIATES if name not in covariates}
+    absent = {name for name in (*COVARIATES, *PAST_COVARIATES) if name not in covariates}
     absent |= {f"{name}_next" for name in absent}
     schema["fields"] = [field for field in schema["fields"] if field["name"] not in absent]
     return schema
@@ -53,7 +53,7 @@ class EventWriter:
     """Writes the events of one data set. Layout and keys are worked out once; `events_of` does one day."""
 
     def __init__(self, series: SeriesSet) -> None:
-        self.schema = writer_schema(series.covariates())
+        self.schema = writer_schema(series.optional_fields())
         self._series = series
         self._array_names = [
             field["name"] for field in self.schema["fields"] if field["name"] not in ("sku_id", "store_id", "as_of")

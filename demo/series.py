@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 HISTORY_DAYS: Final = 30
 HORIZON_DAYS: Final = 14
 COVARIATES: Final = ("promo", "discount", "holiday", "temperature")
+PAST_COVARIATES: Final = ("in_stock", "weekday_mean")
+"""What is known of the past only."""
+
+_YEAR_WEEKS: Final = 52
+_LEAST_WEEKS: Final = 8
 
 FloatArray = NDArray[np.float32]
 
@@ -27,7 +32,7 @@ class SeriesSet:
     sales: float32[series, days], units per day; finite and not negative.
     promo, discount, holiday, temperature: float32[series, days], meaning as in `sku_features.avsc`; None if unknown.
     in_stock: float32[series, days], the share of the opening hours with stock; below 1 sales are censored. None if unknown.
-    The arrays are shared: don't write to them.
+    long_memory: whether events carry the weekdays' means over the last year. The arrays are shared: don't write to them.
     Raises `ValueError` naming the field whose shape, dtype or values don't fit.
     """
 
@@ -41,6 +46,7 @@ class SeriesSet:
     holiday: FloatArray | None = None
     temperature: FloatArray | None = None
     in_stock: FloatArray | None = None
+    long_memory: bool = False
 
     def __post_init__(self) -> None:
         shape = (len(self.sku_ids), len(self.dates))
@@ -75,7 +81,7 @@ class SeriesSet:
         return [int(day) for day in complete[max(len(complete) - days, 0) :]]
 
     def windows(self, as_of: int) -> Mapping[str, FloatArray]:
-        """The features of one event per series: Avro field -> float32[series, 30 or 14], views into the series.
+        """The features of one event per series: Avro field -> float32[series, 30, 14 or 7], mostly views into the series.
 
         Raises `ValueError` unless `as_of` has 30 days of history and 14 days after it.
         """
@@ -83,7 +89,16 @@ class SeriesSet:
         features = {"sales": self.sales[:, past]}
         features |= {name: values[:, past] for name, values in self.covariates().items()}
         features |= {f"{name}_next": values[:, future] for name, values in self.covariates().items()}
+        if self.in_stock is not None:
+            features["in_stock"] = self.in_stock[:, past]
+        if self.long_memory:
+            features["weekday_mean"] = weekday_mean(self.sales[:, : past.stop], as_of)
         return features
+
+    def optional_fields(self) -> tuple[str, ...]:
+        """The covariates that this data set's events carry, known ahead or of the past only."""
+        past = {"in_stock": self.in_stock is not None, "weekday_mean": self.long_memory}
+        return (*self.covariates(), *(name for name in PAST_COVARIATES if past[name]))
 
     def actuals(self, as_of: int) -> FloatArray:
         """What was sold on the 14 days after `as_of`: float32[series, 14], a view."""
@@ -99,6 +114,7 @@ class SeriesSet:
             dates=self.dates,
             sales=self.sales[indices],
             in_stock=None if self.in_stock is None else self.in_stock[indices],
+            long_memory=self.long_memory,
             **kept,
         )
 
@@ -115,3 +131,17 @@ class SeriesSet:
 def weekdays(dates: NDArray[np.int32]) -> NDArray[np.int32]:
     """Weekday of each day since 1970-01-01 (a Thursday): 0 = Monday … 6 = Sunday."""
     return (dates + 3) % 7
+
+
+def weekday_mean(sales: FloatArray, as_of: int) -> FloatArray:
+    """Mean of each weekday over the last 52 weeks of `sales`, which end on `as_of`: float32[series, 7], Monday first.
+
+    Of fewer weeks if there are fewer; all 0, which stands for unknown, if there are fewer than eight.
+    """
+    weeks = min(sales.shape[1] // 7, _YEAR_WEEKS)
+    if weeks < _LEAST_WEEKS:
+        return np.zeros((len(sales), 7), dtype=np.float32)
+    means = sales[:, sales.shape[1] - 7 * weeks :].reshape(len(sales), weeks, 7).mean(axis=1, dtype=np.float64)
+    # The last column is the weekday of as_of (1970-01-01 was a Thursday, 3); it moves to that weekday's place.
+    monday_first: FloatArray = np.roll(means, (as_of + 3) % 7 + 1, axis=1).astype(np.float32)
+    return monday_first

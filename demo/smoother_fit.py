@@ -151,7 +151,7 @@ def _card(name: str, constants: Constants, known: Windows, test: Windows, digest
         ),
         accuracy={"fp32": accuracy_of(forecast(constants, **test.inputs), test.actual)},
         latency_budget_ms=50.0,
-        output_histogram=_histogram(forecast(constants, **known.inputs), known.sales),
+        output_histogram=histogram_of(forecast(constants, **known.inputs), known.sales),
     )
 
 
@@ -170,7 +170,7 @@ def accuracy_of(forecasts: FloatArray, actual: FloatArray) -> Accuracy:
     )
 
 
-def _histogram(forecasts: FloatArray, sales: FloatArray) -> OutputHistogram:
+def histogram_of(forecasts: FloatArray, sales: FloatArray) -> OutputHistogram:
     recent = sales.mean(axis=1)
     sold = recent > 0
     ratio = np.log(np.maximum(forecasts[sold, :, 1].mean(axis=1), 1e-6) / recent[sold])

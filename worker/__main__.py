@@ -15,7 +15,9 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.cimpl import NewTopic
 
-from schemas.topics import Topic, load_topics
+from schemas.engine_card import CardError
+from schemas.load import SchemaError
+from schemas.topics import Topic, TopicsError, load_topics
 from worker.cli import build_parser
 from worker.compose import assembled, contracts, load_engine
 from worker.deadline import Deadline
@@ -31,6 +33,10 @@ log = structlog.get_logger("worker")
 BUG_EXIT_CODE = 70
 TOPIC_TIMEOUT_S = 30.0
 
+WRONG_FILES = (SchemaError, CardError, TopicsError)
+"""What `schemas/` says of a file that is wrong. That package knows none of ours, so here is where its errors count as
+configuration errors."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. What is wrong is one message on standard error, without a traceback."""
@@ -42,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ForecastWorkerError as error:
         print(f"forecast-worker: {error}", file=sys.stderr)  # noqa: T201 - the message a person reads
         return error.exit_code
+    except WRONG_FILES as error:
+        print(f"forecast-worker: {error}", file=sys.stderr)  # noqa: T201 - likewise
+        return ConfigurationError.exit_code
     except Exception:  # the process ends here, with everything that helps to find the bug
         log.exception("unexpected error; please report it")
         return BUG_EXIT_CODE

@@ -21,6 +21,10 @@ from worker.engine import Slot
 from worker.errors import OutOfOrderError
 from worker.records import Positions, Record, Records, Rejection, Span
 
+MAX_HELD_BYTES = 64 << 20
+"""A batch keeps the values of its records until it is published, so that any of them may become a dead letter. Few large
+ones may be more than memory holds, so a batch is full at so many bytes, too."""
+
 Number = TypeVar("Number", np.int32, np.int64)
 
 
@@ -80,13 +84,23 @@ class Batcher:
         linger_s: how long an idle engine waits for company for the first record.
         max_wait_s: how long any record waits at most before its batch is cut.
         coalesce: True drops an event when a newer one with its key came from the same partition into the same batch.
+        max_held_bytes: of values; the poll that passes it is the batch's last.
     """
 
-    def __init__(self, *, max_rows: int, linger_s: float, max_wait_s: float, coalesce: bool) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        linger_s: float,
+        max_wait_s: float,
+        coalesce: bool,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
         self._max_rows = max_rows
         self._linger_s = linger_s
         self._max_wait_s = max_wait_s
         self._coalesce = coalesce
+        self._max_held_bytes = max_held_bytes
         self._gathering = _Gathering(slot=None)
 
     @property
@@ -108,6 +122,8 @@ class Batcher:
     def room(self) -> int:
         """How many more records may be added."""
         gathering = self._gathering
+        if gathering.held_bytes >= self._max_held_bytes:
+            return 0
         return self._max_rows - max(gathering.rows, len(gathering.withdrawals) + len(gathering.rejections))
 
     def open(self, slot: Slot) -> None:
@@ -190,6 +206,7 @@ class _Gathering:
         self.rejections: list[Rejection] = []
         self.spans: dict[int, Span] = {}
         self.records = 0
+        self.held_bytes = 0
         self.topic = ""
         self.arrived_s = float("inf")
 
@@ -201,6 +218,7 @@ class _Gathering:
         """Extend the spans by one poll."""
         self.topic = records.topic
         self.records += len(records)
+        self.held_bytes += sum(map(len, filter(None, records.values)))
         for partition in np.unique(records.partitions).tolist():
             indices = np.flatnonzero(records.partitions == partition)
             offsets = records.offsets[indices]

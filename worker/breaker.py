@@ -2,7 +2,8 @@
 
 One bad producer, schema or setting can make every record unreadable. Rejecting them all would commit past them and leave
 a redrive of the whole topic to a person. So when the rejected share of the last records passes a limit, the worker stops
-where it is: nothing of that stretch is committed, and it says why.
+where it is, and says why. What isn't committed by then never is. The share of a stretch is known only once a window of
+it was seen, so rejections of up to one window may be on the dead-letter topic already.
 """
 
 from __future__ import annotations
@@ -34,8 +35,17 @@ class Breaker:
         """Why it tripped, for a person; None while it hasn't. It stays tripped until the process restarts."""
         return self._tripped
 
+    def forget(self) -> None:
+        """Start a new window: its records are read again, and would count twice. A breaker that has tripped stays so."""
+        self._polls.clear()
+        self._records = 0
+        self._rejected.clear()
+
     def add(self, records: int, rejected: Sequence[Reason]) -> bool:
-        """Count one poll. True exactly when this poll trips the breaker."""
+        """Count one poll, or (with 0 records) rejections of records that were counted before, as bad forecasts are.
+
+        True exactly when this trips the breaker.
+        """
         counts = Counter(rejected)
         self._polls.append((records, counts))
         self._records += records
@@ -50,7 +60,7 @@ class Breaker:
         shares = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
         self._tripped = (
             f"{total} of the last {self._records} records were rejected ({shares}), more than breaker.rejected_share "
-            f"{self._limit:g} allows; consuming stopped, nothing of them is committed. Mend the producer, the schema or the "
-            "settings, then restart the worker."
+            f"{self._limit:g} allows; consuming stopped, and what wasn't committed yet won't be. Mend the producer, the schema, "
+            "the model or the settings, then restart the worker."
         )
         return True

@@ -6,9 +6,13 @@ What the worker's guarantees rest on is set here and can't be overridden: `setti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from confluent_kafka import KafkaException
+
+from worker.errors import ConfigurationError
 from worker.settings_model import Settings
 
 Config = dict[str, Any]
@@ -75,6 +79,24 @@ def max_message_bytes(settings: Settings) -> int:
 def admin_config(settings: Settings) -> Config:
     """Of the client that only asks for metadata and creates topics."""
     return dict(settings.kafka.common)
+
+
+@contextmanager
+def made(client: str) -> Iterator[None]:
+    """Around the making of a client: what librdkafka says of wrong keys and values becomes a `ConfigurationError`."""
+    try:
+        yield
+    except KafkaException as exception:
+        raise ConfigurationError(_refused(client, exception.args[0].str())) from exception
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(_refused(client, str(error))) from error
+
+
+def _refused(client: str, reason: str) -> str:
+    return (
+        f"kafka settings of the {client}: {reason.strip()}; correct the key under [kafka] or [kafka.{client}], "
+        "or the setting that it stands for"
+    )
 
 
 def _without_none(config: Config) -> Config:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from schemas.load import Schema, load_schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
-from worker.clients import consumer_config, producer_config
+from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.deadline import Deadline
 from worker.decode import Decoder
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
+from worker.errors import FatalDeliveryError, UnreachableError
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
@@ -34,6 +35,15 @@ from worker.watchdog import Watchdog
 
 INIT_TIMEOUT_S = 60.0
 """How long `init_transactions` may take: the coordinator may have to finish a predecessor's transaction first."""
+
+INIT_REMEDIES: Mapping[int, str] = {
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower delivery.transaction_timeout_s, or raise transaction.max.timeout.ms "
+    "of the brokers",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant this principal WRITE on delivery.transactional_id, or choose "
+    "another id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this principal IDEMPOTENT_WRITE on the cluster",
+}
+"""Refusals that another start doesn't mend -> what to do."""
 
 
 def wall_clock_ms() -> int:
@@ -54,7 +64,8 @@ class Contracts:
 def contracts(settings: Settings) -> Contracts:
     """Load the schemas. With Confluent framing, also ask the registry for (or register) the output schemas' ids.
 
-    Raises `ContractError`, or `UnreachableError` if the registry can't be asked.
+    Raises `SchemaError` if a file is wrong, `ContractError` if the registry refuses a schema, `UnreachableError` if it
+    can't be asked.
     """
     wire = settings.wire
     features = load_schema(wire.features, "sku_features")
@@ -69,7 +80,10 @@ def contracts(settings: Settings) -> Contracts:
 
 
 def load_engine(settings: Settings, features: Schema) -> Engine:
-    """The engine that `engine.model` names, held against its card and the feature schema. Raises `ContractError`."""
+    """The engine that `engine.model` names, held against its card and the feature schema.
+
+    Raises `ContractError`, or `CardError` if the card is wrong by itself.
+    """
     model, card = find_model(settings.engine.model)
     return OnnxEngine.load(
         model,
@@ -96,7 +110,8 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         cluster.routing()  # so that a missing topic is found now
         tallies = Tallies()
         tallies.engine(engine.spec)
-        consumer = Consumer(consumer_config(settings), logger=kafka_logger())
+        with made("consumer"):
+            consumer = Consumer(consumer_config(settings), logger=kafka_logger())
         source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
         cleanup.callback(source.close)
         watchdog = Watchdog(time.monotonic)
@@ -113,6 +128,9 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
             coalesce=batching.coalesce,
         )
         encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+        breaker = Breaker(
+            rejected_share=settings.breaker.rejected_share, window_records=settings.breaker.window_records
+        )
         pipeline = Pipeline(
             batcher=batcher,
             engines=EngineSlot(engine),
@@ -123,7 +141,9 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
                 tallies=tallies,
                 clock=time.monotonic,
                 wall_clock_ms=wall_clock_ms,
+                max_message_bytes=max_message_bytes(settings),
             ),
+            breaker=breaker,
             delivery=delivery,
             routing=cluster.routing,
             tallies=tallies,
@@ -138,9 +158,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
             decoder=decoder,
             batcher=batcher,
             pipeline=pipeline,
-            breaker=Breaker(
-                rejected_share=settings.breaker.rejected_share, window_records=settings.breaker.window_records
-            ),
+            breaker=breaker,
             tallies=tallies,
             timing=Timing(
                 poll_s=settings.input.poll_timeout_s,
@@ -181,6 +199,7 @@ def _codecs(
         contract.dead_letter,
         contract.framing.prefix_for(contract.dead_letter),
         max_value_bytes=settings.input.max_value_bytes,
+        max_message_bytes=max_message_bytes(settings),
     )
     return encoder, decoder, dead_letters
 
@@ -209,8 +228,16 @@ def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch
 
     config = producer_config(settings)
     if settings.delivery.guarantee == "at_least_once":
-        producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
+        with made("producer"):
+            producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
         return Flushed(producer, consumer, failures, watch)
-    producer = Producer(config, logger=kafka_logger())
+    with made("producer"):
+        producer = Producer(config, logger=kafka_logger())
     deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
-    return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)
+    try:
+        return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)
+    except FatalDeliveryError as error:
+        refused = error.__cause__.args[0] if isinstance(error.__cause__, KafkaException) else None
+        if refused is None or refused.code() not in INIT_REMEDIES:
+            raise
+        raise UnreachableError(f"init_transactions: {refused.str()}; {INIT_REMEDIES[refused.code()]}") from error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worker.avro import Schema, plain, record_type_from_schema, zigzag_varint
 from worker.errors import ContractError
-from worker.records import Rejection
+from worker.records import Record, Rejection
 
 _FLOATS = {"type": "array", "items": "float"}
 _QUANTILES = "quantiles"
@@ -34,6 +34,12 @@ _REST: Mapping[str, object] = {
 }
 
 _MAX_VARINT_BYTES = 10
+_MAX_DETAIL_CHARACTERS = 2000
+
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999. Readers in several languages fail on a later time."""
+MESSAGE_OVERHEAD_BYTES = 1024
+"""Of a message beside key and value, and of a dead letter's fields beside key, value and detail; more than it can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +172,14 @@ class ForecastEncoder:
 
 
 class DeadLetterEncoder:
-    """Encodes rejections. schema: `schemas/dead_letter.avsc`, or one with the same fields. Values are cut to `max_value_bytes`.
+    """Encodes rejections. schema: `schemas/dead_letter.avsc`, or one with the same fields.
 
-    Raises `ContractError` if the schema wants a field that a rejection doesn't have.
+    Values are cut to `max_value_bytes`, and a letter to what one message may have, its key in front: a rejected record may
+    be as large as a message can be, and its letter says more than it did. Raises `ContractError` if the schema wants a
+    field that a rejection doesn't have.
     """
 
-    def __init__(self, schema: Schema, prefix: bytes, max_value_bytes: int) -> None:
+    def __init__(self, schema: Schema, prefix: bytes, max_value_bytes: int, max_message_bytes: int = 1_000_000) -> None:
         record = record_type_from_schema(schema)
         for field in record.fields:
             if field.name not in _LETTER_FIELDS and not field.has_default:
@@ -181,21 +189,31 @@ class DeadLetterEncoder:
         self._parsed = record.parsed
         self._prefix = prefix
         self._max_value_bytes = max_value_bytes
+        self._max_message_bytes = max_message_bytes
+
+    def key(self, record: Record) -> bytes | None:
+        """The letter's own key, and the one in it: the record's, or its first bytes if it takes up a quarter of a message."""
+        return None if record.key is None else record.key[: self._max_message_bytes // 4]
 
     def encode(self, rejection: Rejection, *, rejected_at_ms: int) -> bytes:
         """The message: the record's position and key, its value (or the start of it), reason and detail."""
         record = rejection.record
-        value = record.value
+        value, key = record.value, self.key(record)
+        detail = rejection.detail[:_MAX_DETAIL_CHARACTERS].encode(errors="replace").decode()
+        if key != record.key:
+            detail = f"{detail} (the key has {len(record.key or b'')} bytes; its first ones are kept)"
+        spent_bytes = 2 * len(key or b"") + len(detail.encode()) + len(self._prefix) + 2 * MESSAGE_OVERHEAD_BYTES
+        room_bytes = max(0, min(self._max_value_bytes, self._max_message_bytes - spent_bytes))
         letter = {
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
-            "timestamp": record.timestamp_ms if record.timestamp_ms >= 0 else None,
-            "key": record.key,
-            "value": None if value is None else value[: self._max_value_bytes],
+            "timestamp": record.timestamp_ms if 0 <= record.timestamp_ms <= LATEST_MS else None,
+            "key": key,
+            "value": None if value is None else value[:room_bytes],
             "value_bytes": -1 if value is None else len(value),
             "reason": str(rejection.reason),
-            "detail": rejection.detail,
+            "detail": detail,
             "rejected_at": rejected_at_ms,
         }
         out = BytesIO()

@@ -80,8 +80,9 @@ class ConfluentFraming:
 
     `ask(id)` is the registry: a schema, or a `Refusal` if it has no usable one; raises `SchemaUnavailableError` if it
     can't tell. A schema is remembered for ever (ids are never reused); a refusal for `unknown_ttl_s`, as the id may be
-    registered yet; an outage for `outage_ttl_s`, so that each poll waits for one time-out at most. `known` are ids that
-    needn't be asked for. `clock_s`: monotonic seconds.
+    registered yet; an outage for `outage_ttl_s`, so that each poll waits for one time-out at most. Asking takes about
+    `ask_budget_s` at a stretch and a third of the time in the long run: a stream of made-up ids counts as an outage then, as
+    the loop must go on. `known` are ids that needn't be asked for. `clock_s`: monotonic seconds.
     """
 
     prefix_bytes = 5
@@ -94,6 +95,7 @@ class ConfluentFraming:
         known: Mapping[int, Schema] | None = None,
         unknown_ttl_s: float = 60.0,
         outage_ttl_s: float = 1.0,
+        ask_budget_s: float = 3.0,
     ) -> None:
         self._ask = ask
         self._clock_s = clock_s
@@ -102,6 +104,9 @@ class ConfluentFraming:
         self._unknown_ttl_s = unknown_ttl_s
         self._outage_ttl_s = outage_ttl_s
         self._outage: tuple[float, str] | None = None
+        self._ask_budget_s = ask_budget_s
+        self._spent_s = 0.0  # on asking, less half of the time since
+        self._spent_at_s = clock_s()
 
     def schema_of(self, prefix: bytes) -> Schema | Refusal:
         """See `Framing`. Blocks only for an id that isn't remembered, for as long as `ask` does."""
@@ -130,11 +135,19 @@ class ConfluentFraming:
     def _asked(self, schema_id: int) -> Schema | Refusal:
         if self._outage is not None and self._clock_s() < self._outage[0]:
             raise SchemaUnavailableError((), self._outage[1])
+        began_s = self._clock_s()
+        self._spent_s = max(0.0, self._spent_s - (began_s - self._spent_at_s) / 2)
+        self._spent_at_s = began_s
+        if self._spent_s >= self._ask_budget_s:
+            raise SchemaUnavailableError((), f"schema id {schema_id} waits: asking for unknown ids takes too long")
         try:
             answer = self._ask(schema_id)
         except SchemaUnavailableError as error:
             self._outage = (self._clock_s() + self._outage_ttl_s, str(error))
             raise
+        finally:
+            self._spent_at_s = self._clock_s()
+            self._spent_s += self._spent_at_s - began_s
         self._outage = None
         if isinstance(answer, Refusal):
             # Random bytes after the magic must not fill the memory.

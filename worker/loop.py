@@ -36,6 +36,8 @@ PAUSE_AFTER_S = 1.0
 """After so long without a free slot, fetching pauses, so that prefetched records don't pile up."""
 LAG_EVERY_S = 1.0
 """How often lag is measured; it is a call per partition."""
+FAILURES_IN_A_ROW = 5
+"""So many aborts without a commit in between make the worker unready."""
 SNAPSHOT_EVERY_S = 0.1
 """How often a snapshot of the statistics is made."""
 
@@ -79,6 +81,8 @@ class Worker:
         self._starved_since_s: float | None = None
         self._paused = False
         self._joined = False
+        self._failures = self._commits_seen = 0
+        self._last_failure = ""
         self._lag_due_s = self._snapshot_due_s = float("-inf")
         self._statistics = tallies.snapshot(clock())
 
@@ -96,8 +100,7 @@ class Worker:
         try:
             self._turn()
         except AbortableError as error:
-            log.warning("transaction aborted; its records are read again", reason=str(error))
-            self._abort()
+            self._failed(error)
         self._report()
 
     def drain(self, deadline: Deadline) -> None:
@@ -141,6 +144,7 @@ class Worker:
         self._pipeline.publish_finished()
         self._pipeline.commit_if_due()
         if self._breaker.tripped is not None:
+            self._fetch(wanted=False)
             self._source.poll(0, self._timing.poll_s)
         elif self._pipeline.open_slot():
             self._starved_since_s = None
@@ -165,10 +169,7 @@ class Worker:
                 raise EngineError("no free slot after a rebalance")
             records, decoded = self._decode(records)
             if self._breaker.add(len(records), [rejection.reason for _, rejection in decoded.rejections]):
-                log.error("breaker tripped", reason=self._breaker.tripped)
-                self._abort()
-                self._fetch(wanted=False)
-                return
+                raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
             self._batcher.add(records, decoded, self._clock())
             self._probe("gathered")
         reason = self._batcher.cut(self._clock(), engine_idle=not self._pipeline.busy)
@@ -205,13 +206,23 @@ class Worker:
         try:
             self._pipeline.finish(reason, deadline)
         except AbortableError as error:
-            log.warning("transaction aborted; its records are read again", reason=str(error))
-            self._abort()
+            self._failed(error)
+
+    def _failed(self, error: AbortableError) -> None:
+        """Abort, and remember what keeps happening: records that can never be sent must not look like work."""
+        log.warning("transaction aborted; its records are read again", reason=str(error))
+        if self._pipeline.commits > self._commits_seen:
+            self._failures = 0
+        self._commits_seen = self._pipeline.commits
+        self._failures += 1
+        self._last_failure = str(error)
+        self._abort()
 
     def _abort(self) -> None:
         """Discard transaction, batches and rows, all of them, and read their records again."""
         self._pipeline.discard()
         self._source.rewind()
+        self._breaker.forget()
         self._probe("aborted")
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -258,10 +269,15 @@ class Worker:
     def _reasons(self) -> list[str]:
         """Why this worker isn't ready; empty if it is."""
         reasons = []
+        self._joined = self._joined or self._source.joined
         if not self._joined:
             reasons.append("the consumer group hasn't assigned partitions yet")
         if self._breaker.tripped is not None:
             reasons.append(self._breaker.tripped)
+        if self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen:
+            reasons.append(
+                f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"
+            )
         if self._source.held:
             reasons.append(
                 f"partitions {sorted(self._source.held)} wait for a writer schema; is the registry reachable?"

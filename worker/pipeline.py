@@ -19,9 +19,10 @@ import structlog
 from numpy.typing import NDArray
 
 from worker.batching import Batch, Batcher, CutReason
+from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
 from worker.engine import Engine, Ticket
-from worker.errors import AbortableError, EngineError
+from worker.errors import AbortableError, EngineError, FatalDeliveryError, UnreachableError
 from worker.hotswap import EngineSlot
 from worker.publish import Publisher, Routing, latencies_s
 from worker.records import Positions
@@ -65,6 +66,7 @@ class Pipeline:
         batcher: gathers rows; the loop adds to it, this class seals and drops.
         engines: the serving engine.
         publisher: produces finished batches into `delivery`.
+        breaker: is told of what publishing rejects; what trips it isn't committed.
         delivery: commits them.
         routing: finds topics and partition counts; asked again after `reroute`.
         commit_interval_s: how long outputs wait for their commit at most, from the first one on.
@@ -77,6 +79,7 @@ class Pipeline:
         batcher: Batcher,
         engines: EngineSlot,
         publisher: Publisher,
+        breaker: Breaker,
         delivery: Delivery,
         routing: Callable[[], Routing],
         tallies: Tallies,
@@ -90,6 +93,7 @@ class Pipeline:
         self._engines = engines
         self._engine = engines.serving
         self._publisher = publisher
+        self._breaker = breaker
         self._delivery = delivery
         self._find_routing = routing
         self._routing: Routing | None = None
@@ -103,6 +107,12 @@ class Pipeline:
         self._uncommitted: Positions | None = None
         self._uncommitted_ms: list[NDArray[np.int64]] = []
         self._commit_due_s = float("inf")
+        self._commits = 0
+
+    @property
+    def commits(self) -> int:
+        """How many commits succeeded."""
+        return self._commits
 
     @property
     def busy(self) -> bool:
@@ -197,13 +207,15 @@ class Pipeline:
                 forecasts = flight.engine.collect(flight.ticket)
                 self._tallies.stage(Stage.ENGINE, self._clock() - flight.submitted_s)
             self._probe("collected")
-            self._publisher.publish(batch, forecasts, self._route(), self._deadline())
+            rejections = self._publisher.publish(batch, forecasts, self._route(), self._deadline())
         finally:
             if batch.slot is not None:
                 flight.engine.release(batch.slot)
         self._uncommitted = self._uncommitted.followed_by(batch.positions) if self._uncommitted else batch.positions
         self._uncommitted_ms.append(batch.timestamps_ms)
         self._probe("published")
+        if rejections and self._breaker.add(0, [rejection.reason for rejection in rejections]):
+            raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
 
     def _commit(self) -> None:
         if self._uncommitted is None:
@@ -211,6 +223,7 @@ class Pipeline:
         began_s = self._clock()
         self._probe("before_commit")
         self._delivery.commit(self._uncommitted, self._deadline())
+        self._commits += 1
         self._probe("after_commit")
         self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
         self._tallies.transaction("committed")
@@ -227,5 +240,10 @@ class Pipeline:
 
     def _route(self) -> Routing:
         if self._routing is None:
-            self._routing = self._find_routing()
+            try:
+                self._routing = self._find_routing()
+            except (
+                UnreachableError
+            ) as error:  # it was there at the start; if it is gone for good, the next start says so
+                raise FatalDeliveryError(f"asking where outputs go: {error}") from error
         return self._routing

@@ -9,8 +9,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from schemas.engine_card import CARD_NAME, CardError, EngineCard, load_card
-from worker.clients import admin_config
+from schemas.engine_card import CARD_NAME, EngineCard, load_card
+from worker.clients import admin_config, made
 from worker.errors import ContractError, UnreachableError
 from worker.publish import Routing
 from worker.settings_model import Settings
@@ -24,7 +24,8 @@ class Cluster:
 
     def __init__(self, settings: Settings, logger: Logger) -> None:
         self._settings = settings
-        self._admin = AdminClient(admin_config(settings), logger=logger)
+        with made("admin client"):
+            self._admin = AdminClient(admin_config(settings), logger=logger)
 
     @property
     def admin(self) -> AdminClient:
@@ -63,7 +64,10 @@ class Cluster:
 
 
 def find_model(path: Path) -> tuple[Path, EngineCard]:
-    """The ONNX file that `engine.model` names, a folder or the file itself, and the card beside it."""
+    """The ONNX file that `engine.model` names, a folder or the file itself, and the card beside it.
+
+    Raises `ContractError` if either isn't there, `CardError` if the card is wrong.
+    """
     model = path / MODEL_NAME if path.is_dir() else path
     if not model.is_file():
         raise ContractError(
@@ -74,10 +78,7 @@ def find_model(path: Path) -> tuple[Path, EngineCard]:
         raise ContractError(
             f"engine.model: {model} has no {CARD_NAME} beside it; publish the model together with its card"
         )
-    try:
-        return model, load_card(card)
-    except CardError as error:
-        raise ContractError(str(error)) from error
+    return model, load_card(card)
 
 
 def rows_per_batch(settings: Settings, card: EngineCard) -> int:

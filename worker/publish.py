@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from worker.batching import Batch
+from worker.batching import Batch, Withdrawal
 from worker.deadline import Clock, Deadline
-from worker.encode import DeadLetterEncoder, ForecastEncoder, Provenance
+from worker.encode import MESSAGE_OVERHEAD_BYTES, DeadLetterEncoder, ForecastEncoder, Provenance
 from worker.engine import EngineSpec, Forecasts
 from worker.guard import faults
 from worker.records import Reason, Record, Rejection
 from worker.statistics import Stage, Tallies
 from worker.transaction import Delivery, Header, Outgoing
+
+MAX_TRACEPARENT_BYTES = 256
+"""A `traceparent` has 55 bytes. A much longer one isn't one, and could make the message too large to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class Publisher:
         tallies: counts what was published.
         clock: monotonic, for stage times.
         wall_clock_ms: milliseconds since 1970, for `generated_at`.
+        max_message_bytes: of key and value together. The producer refuses more, and one record that it refuses for ever
+            would stop its partition for ever.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Publisher:
         tallies: Tallies,
         clock: Clock,
         wall_clock_ms: Callable[[], int],
+        max_message_bytes: int = 1_000_000,
     ) -> None:
         self._delivery = delivery
         self._encoder_for = encoder_for
@@ -59,34 +65,45 @@ class Publisher:
         self._tallies = tallies
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
+        self._max_bytes = max_message_bytes - MESSAGE_OVERHEAD_BYTES
         self._encoders: dict[str, ForecastEncoder] = {}
 
-    def publish(self, batch: Batch, forecasts: Forecasts | None, routing: Routing, deadline: Deadline) -> None:
+    def publish(
+        self, batch: Batch, forecasts: Forecasts | None, routing: Routing, deadline: Deadline
+    ) -> Sequence[Rejection]:
         """Produce one message for every record of `batch` that isn't superseded: forecast, withdrawal or dead letter.
 
         `forecasts` has `batch.rows` rows; None if the batch has none. Its memory isn't needed after the return.
+        Gives the rejections that were made here, beyond the batch's own.
         """
         began_s = self._clock()
-        rejections, outgoing = list(batch.rejections), None
+        withdrawals, late = self._sendable(batch.withdrawals)
+        rows, outgoing = 0, None
         if forecasts is not None:
-            bad = {fault.row: fault for fault in faults(forecasts.values)}
-            rejections += [
-                Rejection(record=batch.record(row), reason=Reason.BAD_FORECAST, detail=fault.detail)
-                for row, fault in bad.items()
+            bad = [
+                (fault.row, Rejection(record=batch.record(fault.row), reason=Reason.BAD_FORECAST, detail=fault.detail))
+                for fault in faults(forecasts.values)
             ]
             began_s = self._mark(Stage.GUARD, began_s)
-            outgoing = self._forecasts(batch, forecasts, frozenset(bad), routing)
-        elif batch.withdrawals:
-            outgoing = _with_withdrawals(batch, _empty(routing.forecasts), routing)
+            outgoing = self._forecasts(batch, forecasts, routing)
+            dropped = dict([*self._too_large(batch, outgoing), *bad])
+            late += dropped.values()
+            rows = batch.rows - len(dropped)
+            if withdrawals or dropped:
+                outgoing = _with_withdrawals(withdrawals, outgoing, routing, without=frozenset(dropped))
+        elif withdrawals:
+            outgoing = _with_withdrawals(withdrawals, _empty(routing.forecasts), routing)
+        rejections = [*batch.rejections, *late]
         letters = self._letters(rejections, routing)
         began_s = self._mark(Stage.ENCODE, began_s)
         for messages in (outgoing, letters):
             if messages is not None:
                 self._delivery.produce(messages, deadline)
         self._mark(Stage.PRODUCE, began_s)
-        self._count(batch, rejections)
+        self._count(rows, len(withdrawals), rejections)
+        return late
 
-    def _forecasts(self, batch: Batch, forecasts: Forecasts, bad: frozenset[int], routing: Routing) -> Outgoing:
+    def _forecasts(self, batch: Batch, forecasts: Forecasts, routing: Routing) -> Outgoing:
         spec = forecasts.spec
         encoder = self._encoders.get(spec.digest)
         if encoder is None:
@@ -98,25 +115,55 @@ class Publisher:
             precision=spec.precision,
             fallback_reason=None,
         )
+        now_ms = self._wall_clock_ms()
         values = encoder.encode(
             echoes=batch.echoes,
             partitions=batch.partitions,
             offsets=batch.offsets,
             values=forecasts.values,
             provenance=provenance,
-            generated_at_ms=self._wall_clock_ms(),
+            generated_at_ms=now_ms,
         )
-        outgoing = Outgoing(
+        return Outgoing(
             topic=routing.forecasts,
             keys=batch.keys,
             values=values,
             partitions=batch.partitions.tolist() if routing.same_partitions else None,
-            timestamps_ms=batch.timestamps_ms.tolist(),
+            timestamps_ms=np.minimum(batch.timestamps_ms, now_ms).tolist(),  # brokers refuse times in the future
             headers=_headers(batch, provenance) if routing.headers else None,
         )
-        if batch.withdrawals or bad:
-            outgoing = _with_withdrawals(batch, outgoing, routing, without=bad)
-        return outgoing
+
+    def _sendable(self, withdrawals: Sequence[Withdrawal]) -> tuple[list[Withdrawal], list[Rejection]]:
+        """Tombstones as they can be sent: none from the future, none with a key that is too large."""
+        now_ms = self._wall_clock_ms() if withdrawals else 0
+        kept, rejections = [], []
+        for each in withdrawals:
+            record = each.record
+            size_bytes = len(record.key or b"")
+            if size_bytes > self._max_bytes:
+                rejections.append(self._oversize(record, size_bytes))
+            elif record.timestamp_ms > now_ms:
+                kept.append(replace(each, record=replace(record, timestamp_ms=now_ms)))
+            else:
+                kept.append(each)
+        return kept, rejections
+
+    def _too_large(self, batch: Batch, outgoing: Outgoing) -> list[tuple[int, Rejection]]:
+        """The rows whose message can't be sent."""
+        if max(map(len, batch.keys)) + max(len(value or b"") for value in outgoing.values) <= self._max_bytes:
+            return []
+        sizes_bytes = [len(key) + len(value or b"") for key, value in zip(batch.keys, outgoing.values, strict=True)]
+        return [
+            (row, self._oversize(batch.record(row), size_bytes))
+            for row, size_bytes in enumerate(sizes_bytes)
+            if size_bytes > self._max_bytes
+        ]
+
+    def _oversize(self, record: Record, size_bytes: int) -> Rejection:
+        detail = (
+            f"got {size_bytes} bytes to send, expected {self._max_bytes} at most; see kafka.producer message.max.bytes"
+        )
+        return Rejection(record=record, reason=Reason.OVERSIZE, detail=detail)
 
     def _letters(self, rejections: Sequence[Rejection], routing: Routing) -> Outgoing | None:
         if not rejections:
@@ -125,10 +172,10 @@ class Publisher:
         records = [rejection.record for rejection in rejections]
         return Outgoing(
             topic=routing.dead_letters,
-            keys=[record.key for record in records],
+            keys=[self._dead_letters.key(record) for record in records],
             values=[self._dead_letters.encode(rejection, rejected_at_ms=now_ms) for rejection in rejections],
             partitions=[record.partition for record in records] if routing.same_dead_letter_partitions else None,
-            timestamps_ms=[record.timestamp_ms for record in records],
+            timestamps_ms=[now_ms] * len(records),  # the event's own may be past the topic's retention already
         )
 
     def _mark(self, stage: Stage, began_s: float) -> float:
@@ -136,9 +183,9 @@ class Publisher:
         self._tallies.stage(stage, now_s - began_s)
         return now_s
 
-    def _count(self, batch: Batch, rejections: Sequence[Rejection]) -> None:
-        self._tallies.forecast(batch.rows - (len(rejections) - len(batch.rejections)))
-        self._tallies.withdrawn(len(batch.withdrawals))
+    def _count(self, rows: int, withdrawals: int, rejections: Sequence[Rejection]) -> None:
+        self._tallies.forecast(rows)
+        self._tallies.withdrawn(withdrawals)
         for rejection in rejections:
             self._tallies.rejected(rejection.reason)
 
@@ -148,15 +195,15 @@ def _empty(topic: str) -> Outgoing:
 
 
 def _with_withdrawals(
-    batch: Batch, outgoing: Outgoing, routing: Routing, without: frozenset[int] = frozenset()
+    withdrawals: Sequence[Withdrawal], outgoing: Outgoing, routing: Routing, without: frozenset[int] = frozenset()
 ) -> Outgoing:
-    """`outgoing` with the batch's tombstones in their place and without the rows in `without`.
+    """`outgoing` with the tombstones in their place and without the rows in `without`.
 
     A tombstone and a forecast of the same key must leave in the order in which they came: the last one stays.
     """
     order: list[int | Record] = []
     row = 0
-    for withdrawal in batch.withdrawals:
+    for withdrawal in withdrawals:
         until = min(max(withdrawal.after_row, row), len(outgoing.values))
         order += range(row, until)
         order.append(withdrawal.record)
@@ -194,10 +241,14 @@ def _headers(batch: Batch, provenance: Provenance) -> list[list[Header]]:
         [
             *constant,
             ("source", f"{records.topic}/{partition}/{offset}".encode()),
-            *(header for header in (records.headers[index] if records.headers else ()) if header[0] == "traceparent"),
+            *(header for header in (records.headers[index] if records.headers else ()) if _is_traceparent(header)),
         ]
         for partition, offset, (records, index) in places
     ]
+
+
+def _is_traceparent(header: Header) -> bool:
+    return header[0] == "traceparent" and len(header[1] or b"") <= MAX_TRACEPARENT_BYTES
 
 
 def latencies_s(

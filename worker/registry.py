@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import Schema as RegisteredSchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from schemas.load import schema_from_text
+from schemas.load import SchemaError, schema_from_text
 from worker.avro import Schema
 from worker.errors import ContractError, SchemaUnavailableError, UnreachableError
 from worker.framing import Refusal
@@ -65,7 +65,7 @@ class RegistrySchemas:
             return _refusal(f"schema id {schema_id}: got {found}, expected an Avro record that stands alone")
         try:
             return schema_from_text(registered.schema_str or "", f"schema id {schema_id}")
-        except ContractError as error:
+        except SchemaError as error:
             return _refusal(str(error))
 
     def register(self, subject: str, schema: Schema) -> int:

@@ -46,6 +46,9 @@ OWNED: Mapping[str, str] = {
 }
 """librdkafka keys that the worker sets itself -> what to do instead."""
 
+MIN_MESSAGE_BYTES = 65_536
+"""The least `message.max.bytes`. What is larger than that setting becomes a dead letter, which is cut to fit."""
+
 _CLASSIC_ONLY = ("session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type")
 
 
@@ -82,6 +85,16 @@ def _kafka(kafka: KafkaSettings) -> Iterator[str]:
             "kafka.bootstrap.servers: got nothing, expected host:port of at least one broker; "
             'write "bootstrap.servers" = "broker:9092" under [kafka]'
         )
+
+
+def _message_size(kafka: KafkaSettings) -> Iterator[str]:
+    for side, values in (("", kafka.common), ("producer.", kafka.producer)):
+        size = values.get("message.max.bytes", MIN_MESSAGE_BYTES)
+        if not str(size).isdecimal() or int(size) < MIN_MESSAGE_BYTES:
+            yield (
+                f"kafka.{side}message.max.bytes: got {size}, expected an integer of at least {MIN_MESSAGE_BYTES}, so that "
+                "forecasts and dead letters fit; raise it"
+            )
 
 
 def _group(kafka: KafkaSettings, source: InputSettings) -> Iterator[str]:
@@ -186,6 +199,7 @@ def _stop(delivery: DeliverySettings, shutdown: ShutdownSettings) -> Iterator[st
 
 CHECKS: tuple[Check, ...] = (
     Check((KafkaSettings,), _kafka),
+    Check((KafkaSettings,), _message_size),
     Check((KafkaSettings, InputSettings), _group),
     Check((InputSettings, OutputSettings), _topics),
     Check((WireSettings, RegistrySettings), _framing),

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from worker.deadline import Clock
 from worker.errors import FatalDeliveryError
+from worker.headers import headers_of
 from worker.records import Record, Records
 from worker.source_errors import check, fatal
 
@@ -60,6 +61,11 @@ class Source(Protocol):
     @property
     def assigned(self) -> frozenset[int]:
         """The partitions held now."""
+        ...
+
+    @property
+    def joined(self) -> bool:
+        """True once the group has taken this member in, if only as a stand-by without partitions."""
         ...
 
     def subscribe(self, listener: Listener) -> None:
@@ -122,11 +128,13 @@ class KafkaSource:
         self._last: dict[int, Record] = {}  # partition -> the last record polled
         self._held: dict[int, float] = {}
         self._paused = False
-        self._unpaused: frozenset[int] = frozenset()  # assigned while paused: pausing works only after the callback
+        self._came: frozenset[int] = frozenset()  # in this poll: pausing and resuming work only after the callback
+        self._muted: frozenset[int] = frozenset()  # went while paused or held: librdkafka keeps them paused
         self._polling = False
         self._stale = False
         self._gone: frozenset[int] = frozenset()  # went away during this poll, maybe to come back within it
         self._failure: BaseException | None = None
+        self._outside: object = None  # the group metadata of one who hasn't joined
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -138,6 +146,11 @@ class KafkaSource:
         """See `Source.held`."""
         return frozenset(self._held)
 
+    @property
+    def joined(self) -> bool:
+        """See `Source.joined`. Under KIP-848 nobody calls a stand-by back, but its metadata change when it is taken in."""
+        return bool(self._assigned) or self._outside not in {None, self.group_metadata()}
+
     def group_metadata(self) -> object:
         """What ties a transaction to this member's generation of the group."""
         return self._consumer.consumer_group_metadata()
@@ -147,7 +160,7 @@ class KafkaSource:
 
         def on_assign(partitions: frozenset[int]) -> None:
             self._assigned |= partitions
-            self._unpaused |= partitions
+            self._came |= partitions
             listener.on_assigned(partitions)
 
         def on_revoke(partitions: frozenset[int]) -> None:
@@ -167,6 +180,7 @@ class KafkaSource:
 
             return callback
 
+        self._outside = self.group_metadata()
         self._consumer.subscribe(
             [self._topic], on_assign=told(on_assign), on_revoke=told(on_revoke), on_lost=told(on_lost)
         )
@@ -185,9 +199,7 @@ class KafkaSource:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        if self._paused and self._unpaused:
-            self._consumer.pause(self._places(self._unpaused & self._assigned))
-        self._unpaused = frozenset()
+        self._welcome(self._came & self._assigned)
         return self._records(self._settled(messages) if self._stale or self._gone else messages)
 
     def rewind(self) -> None:
@@ -227,12 +239,12 @@ class KafkaSource:
 
     def close(self) -> None:
         """See `Source.close`."""
+        self._polling = True  # a rewind in the last rebalance would only wait, for a group that is being left
         self._consumer.close()
 
     def _consume(self, max_records: int, timeout_s: float, *, eager: bool) -> list[Message]:
-        if not eager:
-            return self._consumer.consume(max_records, timeout_s)
-        return self._consumer.consume(max_records, 0.0) or self._consumer.consume(1, timeout_s)
+        first = self._consumer.consume(max_records, 0.0 if eager else timeout_s)
+        return first or (self._consumer.consume(1, timeout_s) if eager else [])
 
     def _serve(self, timeout_s: float) -> list[Message]:
         """Serve rebalances while everything is paused. A message that still slips through is read again."""
@@ -255,7 +267,7 @@ class KafkaSource:
             timestamps_ms=np.fromiter((m.timestamp()[1] for m in kept), np.int64, len(kept)),
             keys=[m.key() for m in kept],
             values=[m.value() for m in kept],
-            headers=[_headers(m) for m in kept] if self._headers else None,
+            headers=[headers_of(m) for m in kept] if self._headers else None,
         )
         for partition in np.unique(records.partitions).tolist():
             indices = np.flatnonzero(records.partitions == partition)
@@ -306,7 +318,17 @@ class KafkaSource:
             if place.partition in self._assigned:
                 raise FatalDeliveryError(f"can't rewind {place.topic}[{place.partition}]: {exception}") from exception
 
+    def _welcome(self, came: frozenset[int]) -> None:
+        """Pause or resume new partitions as all others are."""
+        if self._paused and came:
+            self._consumer.pause(self._places(came))
+        elif came & self._muted:
+            self._consumer.resume(self._places(came & self._muted))
+        self._muted -= came
+        self._came = frozenset()
+
     def _forget(self, partitions: frozenset[int]) -> None:
+        self._muted |= partitions if self._paused else partitions & self.held
         self._assigned -= partitions
         self._gone |= partitions
         for partition in partitions:  # `_first` goes when the poll ends: the partition may come back within it
@@ -323,8 +345,3 @@ class KafkaSource:
 
     def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-
-
-def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
-    headers = message.headers()
-    return list(headers.items() if isinstance(headers, dict) else headers or ())

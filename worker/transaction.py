@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -134,8 +134,8 @@ def classify(error: KafkaError, doing: str) -> DeliveryError | None:
     if error.fatal():
         if error.code() in FENCED:
             return FencedError(
-                f"{message}. Another worker has taken over this transactional.id or group member; "
-                "give every worker its own delivery.transactional_id, and restart this one if it is the right one."
+                f"{message}. Another worker has taken over this transactional.id or group member: give each its own "
+                "delivery.transactional_id. Or this one stood still for longer than delivery.transaction_timeout_s: restart it."
             )
         return FatalDeliveryError(f"{message}. The producer can't go on; restarting the worker settles it.")
     if error.txn_requires_abort():
@@ -147,6 +147,9 @@ def classify(error: KafkaError, doing: str) -> DeliveryError | None:
 
 class _StateMachine:
     """What both deliveries share: legal calls, and the translation of librdkafka's errors."""
+
+    hidden: ClassVar[frozenset[int]] = frozenset()
+    """What `produce` raises after an earlier call failed in the background, without saying how: aborting will tell."""
 
     def __init__(self, producer: Producer, watch: Watch) -> None:
         self._producer = producer
@@ -221,7 +224,9 @@ class _StateMachine:
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             failure = classify(error, f"producing to {topic}")
-            raise self._fail(failure or AbortableError(f"producing to {topic}: {error.str()}")) from exception
+            if failure is None or (error.code() in self.hidden and not error.fatal()):
+                failure = AbortableError(f"producing to {topic}: {error.str()} ({error.name()})")
+            raise self._fail(failure) from exception
 
 
 class Transaction(_StateMachine):
@@ -233,6 +238,8 @@ class Transaction(_StateMachine):
         group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
         watch: surrounds each blocking call with its deadline; for a watchdog, as librdkafka's time-outs can fail.
     """
+
+    hidden = frozenset({KafkaError._STATE, KafkaError._FATAL})  # noqa: SLF001 - see above
 
     def __init__(
         self, producer: Producer, group_metadata: Callable[[], object], *, deadline: Deadline, watch: Watch = unwatched
@@ -305,12 +312,7 @@ class Flushed(_StateMachine):
             reason = self._failures[0].str() if self._failures else f"{waiting} messages not acknowledged in time"
             raise self._fail(AbortableError(f"delivering forecasts: {reason}"))
         offsets = _offsets(positions)
-        self._call(
-            "committing offsets",
-            lambda _: self._commit_offsets(offsets),
-            deadline,
-            AbortableError,
-        )
+        self._call("committing offsets", lambda _: self._commit_offsets(offsets), deadline, AbortableError)
         self._state = State.READY
 
     def _commit_offsets(self, offsets: list[TopicPartition]) -> None:

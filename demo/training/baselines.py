@@ -43,12 +43,16 @@ def rules(data: SeriesSet, as_of: list[int], past: list[int]) -> dict[str, Float
     return {name: _with_spread(rule, data, as_of, past) for name, rule in RULES.items()}
 
 
-def _with_spread(rule: Callable[[FloatArray], FloatArray], data: SeriesSet, as_of: list[int], past: list[int]) -> FloatArray:
+def _with_spread(
+    rule: Callable[[FloatArray], FloatArray], data: SeriesSet, as_of: list[int], past: list[int]
+) -> FloatArray:
     earlier = rule(_histories(data, past))
     ratio = _futures(data, past) / np.maximum(earlier, _RATIO_FLOOR)
     low, high = np.quantile(ratio, (0.1, 0.9), axis=(0, 1)).astype(np.float32)
     middle = rule(_histories(data, as_of))
-    spread = np.stack([np.minimum(low, 1.0) * middle, middle, np.maximum(high, 1.0) * np.maximum(middle, _RATIO_FLOOR)], axis=-1)
+    spread = np.stack(
+        [np.minimum(low, 1.0) * middle, middle, np.maximum(high, 1.0) * np.maximum(middle, _RATIO_FLOOR)], axis=-1
+    )
     return spread.astype(np.float32)
 
 
@@ -83,7 +87,9 @@ def ets_rows(sales: FloatArray) -> FloatArray:
         if not series.any():
             result[row] = 0.0
             continue
-        forecast = models.AutoETS(season_length=_SEASON_DAYS).forecast(y=series.astype(np.float64), h=HORIZON_DAYS, level=[_INTERVAL])
+        forecast = models.AutoETS(season_length=_SEASON_DAYS).forecast(
+            y=series.astype(np.float64), h=HORIZON_DAYS, level=[_INTERVAL]
+        )
         keys = (f"lo-{_INTERVAL}", "mean", f"hi-{_INTERVAL}")
         result[row] = np.stack([forecast[key] for key in keys], axis=1)
     return np.maximum(np.nan_to_num(result), 0.0)

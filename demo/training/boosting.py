@@ -42,7 +42,14 @@ class Table:
 
 
 def forecast(
-    windows: Windows, features: WindowFeatures, *, validation_start: int, test_start: int, validation: list[int], test: list[int], rounds: int = 500
+    windows: Windows,
+    features: WindowFeatures,
+    *,
+    validation_start: int,
+    test_start: int,
+    validation: list[int],
+    test: list[int],
+    rounds: int = 500,
 ) -> FloatArray:
     """Forecasts at the days `test`: float32[origins, series, 14, 3].
 
@@ -57,11 +64,14 @@ def forecast(
     for level in QUANTILES:
         settings = _SETTINGS | {"alpha": level, "num_threads": os.cpu_count() or 1}
         stop = lightgbm.early_stopping(_STOPPING_ROUNDS, verbose=False)
-        chosen = lightgbm.train(settings, _dataset(lightgbm, early), rounds, valid_sets=[_dataset(lightgbm, held_out)], callbacks=[stop])
+        chosen = lightgbm.train(
+            settings, _dataset(lightgbm, early), rounds, valid_sets=[_dataset(lightgbm, held_out)], callbacks=[stop]
+        )
         model = lightgbm.train(settings, _dataset(lightgbm, late), max(chosen.best_iteration, 1))
         results.append([model.predict(each.features) * each.weight for each in rows])
     stacked = np.array(results).transpose(1, 2, 0).reshape(len(test), windows.series, HORIZON_DAYS, len(QUANTILES))
-    return np.maximum(np.sort(stacked, axis=3), 0.0).astype(np.float32)
+    ordered: FloatArray = np.maximum(np.sort(stacked, axis=3), 0.0).astype(np.float32)
+    return ordered
 
 
 def training_table(windows: Windows, features: WindowFeatures, end: int, *, first: int = 20) -> Table:
@@ -86,7 +96,11 @@ def table(batch: Batch, features: WindowFeatures, *, counted_only: bool = True) 
     def repeated(values: Tensor) -> Tensor:
         return values.unsqueeze(1).expand(rows, HORIZON_DAYS, values.shape[1])
 
-    day = torch.arange(HORIZON_DAYS, dtype=torch.float32, device=batch.actual.device).reshape(1, -1, 1).expand(rows, HORIZON_DAYS, 1)
+    day = (
+        torch.arange(HORIZON_DAYS, dtype=torch.float32, device=batch.actual.device)
+        .reshape(1, -1, 1)
+        .expand(rows, HORIZON_DAYS, 1)
+    )
     history = batch.fields["sales"] / tokens.scale
     columns = torch.cat([day, tokens.future, repeated(tokens.static), repeated(history)], 2).flatten(0, 1)
     scale = tokens.scale.expand(rows, HORIZON_DAYS).flatten()

@@ -79,5 +79,8 @@ def run_onnx(path: Path, fields: dict[str, FloatArray], *, rows: int = 4096, thr
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     wanted = [each.name for each in session.get_inputs()]
     count = len(fields["sales"])
-    parts = [session.run(["forecast"], {name: fields[name][k : k + rows] for name in wanted})[0] for k in range(0, count, rows)]
+    parts = [
+        session.run(["forecast"], {name: fields[name][k : k + rows] for name in wanted})[0]
+        for k in range(0, count, rows)
+    ]
     return np.concatenate(parts)

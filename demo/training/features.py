@@ -1,6 +1,6 @@
 """Raw units in, normalised tokens out: scaling, log transform and calendar, all of it part of the exported graph.
 
-Only arithmetic that TensorRT 8.6 to 11 parse: no modulo, no shape operators, no data-dependent indexing.
+Only arithmetic that TensorRT 8.6 to 11 parse: no modulo, no data-dependent indexing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from demo.series import HISTORY_DAYS, HORIZON_DAYS
 
-HISTORY_NEUTRAL: Final = {"sales": 0.0, "promo": 0.0, "discount": 1.0, "holiday": 0.0, "temperature": 15.0, "in_stock": 1.0}
+HISTORY_NEUTRAL: Final = {
+    "sales": 0.0,
+    "promo": 0.0,
+    "discount": 1.0,
+    "holiday": 0.0,
+    "temperature": 15.0,
+    "in_stock": 1.0,
+}
 """Field -> the value that stands for 'nothing special', as in sku_features.avsc."""
 
-LONG_MEMORY: Final = {"weekday_mean": 7, "sales_year_ago": HISTORY_DAYS + HORIZON_DAYS}
+LONG_MEMORY: Final = {"weekday_mean": 7}
 """Field about the time before the window -> its values per row. All zeros stand for 'unknown'."""
 
 FUTURE_FIELDS: Final = ("promo", "discount", "holiday", "temperature")
@@ -65,6 +72,12 @@ class Tokens(NamedTuple):
 class WindowFeatures(nn.Module):
     """Turns the raw fields of a window into tokens. Holds constants only, nothing to learn."""
 
+    same_weekday: Tensor
+    weekdays: Tensor
+    past_offsets: Tensor
+    next_offsets: Tensor
+    angles: Tensor
+
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.config = config
@@ -100,7 +113,9 @@ class WindowFeatures(nn.Module):
         last_week = sales[:, -7:] / scale * counted[:, -7:]
         future = [
             *memory_next,
-            self._token(base, torch.log(base + 0.02), torch.cat([last_week, last_week], 1), torch.cat([counted[:, -7:]] * 2, 1)),
+            self._token(
+                base, torch.log(base + 0.02), torch.cat([last_week, last_week], 1), torch.cat([counted[:, -7:]] * 2, 1)
+            ),
             *self._covariates(fields, "_next"),
             holiday_next,
             self._calendar(fields["as_of"], self.next_offsets),
@@ -110,7 +125,9 @@ class WindowFeatures(nn.Module):
 
     def _long_memory(self, fields: dict[str, Tensor], scale: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """What is known of the time before the window, as tokens of the history, of the future, and static."""
-        past, ahead, static = [], [], []
+        past: list[Tensor] = []
+        ahead: list[Tensor] = []
+        static: list[Tensor] = []
         if "weekday_mean" in self.config.covariates:
             mean = fields["weekday_mean"] / scale
             level = mean.mean(1, keepdim=True)
@@ -121,15 +138,6 @@ class WindowFeatures(nn.Module):
                 share = (weekday * profile.unsqueeze(1)).sum(2)
                 tokens.append(self._token(share, torch.log(share + 0.02) * known))
             static += [known, torch.log(level + 0.02) * known]
-        if "sales_year_ago" in self.config.covariates:
-            ratio = fields["sales_year_ago"] / scale
-            level = ratio.mean(1, keepdim=True)
-            known = (level * 1000.0).clamp(0.0, 1.0)
-            both = torch.stack([ratio.clamp(max=8.0), torch.log(ratio + 0.02) * known], 2)
-            past.append(both[:, :HISTORY_DAYS])
-            ahead.append(both[:, HISTORY_DAYS:])
-            trend = torch.log(ratio[:, HISTORY_DAYS:].mean(1, keepdim=True) + 0.02) - torch.log(ratio[:, :HISTORY_DAYS].mean(1, keepdim=True) + 0.02)
-            static += [known, torch.log(level + 0.02) * known, trend * known]
         return past, ahead, static
 
     def neutral(self) -> dict[str, float]:
@@ -201,7 +209,10 @@ class WindowFeatures(nn.Module):
         return torch.stack(channels, 2)
 
     def _widths(self) -> tuple[int, int, int]:
-        fields = {name: torch.zeros(1) if width is None else torch.ones(1, width) for name, width in self.config.inputs.items()}
+        fields = {
+            name: torch.zeros(1) if width is None else torch.ones(1, width)
+            for name, width in self.config.inputs.items()
+        }
         tokens = self.forward(fields)
         return tokens.history.shape[2], tokens.future.shape[2], tokens.static.shape[1]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from demo.training.loss import LossConfig, quantile_loss
 from demo.training.model import Forecaster
 from demo.training.windows import Windows, epoch_order
 
-
+_CUDA: Any = torch.cuda  # parts of it have no types
 _EAGER_STEPS: Final = 12  # before the capture, so that libraries have chosen and loaded their kernels
 
 
@@ -43,7 +44,7 @@ class FitConfig:
     temperature_neutral_share: float = 0.3
     level_noise: float = 0.3
     patience: int = 6
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,9 @@ class Trainer:
     by one takes longer than running them.
     """
 
-    def __init__(self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, graphs: bool) -> None:
+    def __init__(
+        self, model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, graphs: bool
+    ) -> None:
         self.model, self.windows, self.config, self.end = model, windows, config, end
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.origins = np.arange(config.first_origin, end - 1, config.origin_stride, dtype=np.int64)
@@ -95,14 +98,14 @@ class Trainer:
         self.step = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         # A capture needs a stream of its own, and what is captured must have run there before. None: no capture.
-        self.stream = torch.cuda.Stream(device) if graphs and device.type == "cuda" else None
+        self.stream: torch.cuda.Stream | None = _CUDA.Stream(device) if graphs and device.type == "cuda" else None
         self._synchronize()
 
     def epoch(self) -> float:
         """One pass over all windows. Returns the mean loss."""
         self.model.train()
         order = epoch_order(self.windows.series, self.origins, self.generator).to(self.windows.device)
-        batches = order[: self.steps_per_epoch * self.config.batch].split(self.config.batch)
+        batches = torch.split(order[: self.steps_per_epoch * self.config.batch], self.config.batch)
         with contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             loss = torch.stack([self._step(batch) for batch in batches]).mean()
         self._synchronize()
@@ -143,22 +146,24 @@ class Trainer:
         fields, actual = self._augmented(batch.fields, batch.actual)
         members, scale = self.model.members(fields)
         # Each member has a loss of its own: averaged afterwards, they err independently.
-        loss = torch.stack([quantile_loss(each, actual, batch.counted, scale, self.config.loss) for each in members]).sum()
+        loss = torch.stack(
+            [quantile_loss(each, actual, batch.counted, scale, self.config.loss) for each in members]
+        ).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        _backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        averages = list(self.average.parameters())
-        changes = torch._foreach_sub([each.detach() for each in self.model.parameters()], averages)
-        torch._foreach_mul_(changes, self.blend)
-        torch._foreach_add_(averages, changes)
+        for average, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(value.detach(), self.blend)
         self.loss.copy_(loss.detach() / len(members))
 
     def _schedule(self) -> float:
         warmup = min(200, self.steps_per_epoch)
         total = self.config.epochs * self.steps_per_epoch
         progress = min((self.step - warmup) / max(total - warmup, 1), 1.0)
-        return (self.step + 1) / warmup if self.step < warmup else 0.5 * (1.0 + math.cos(math.pi * progress)) * 0.98 + 0.02
+        return (
+            (self.step + 1) / warmup if self.step < warmup else 0.5 * (1.0 + math.cos(math.pi * progress)) * 0.98 + 0.02
+        )
 
     def _augmented(self, fields: dict[str, Tensor], actual: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Covariates missing at random, levels jittered: neither may be relied on too much."""
@@ -178,7 +183,15 @@ class Trainer:
 
 
 def fit(
-    model: Forecaster, windows: Windows, config: FitConfig, *, end: int, seed: int, score: Score | None, epochs: int | None = None, graphs: bool = True
+    model: Forecaster,
+    windows: Windows,
+    config: FitConfig,
+    *,
+    end: int,
+    seed: int,
+    score: Score | None,
+    epochs: int | None = None,
+    graphs: bool = True,
 ) -> Fit:
     """Train until the validation score stops improving, or for exactly `epochs` of the same schedule if there is no score."""
     trainer = Trainer(model, windows, config, end=end, seed=seed, graphs=graphs)
@@ -206,6 +219,13 @@ def predict(model: Forecaster, windows: Windows, as_of: Sequence[int], rows: int
     with torch.inference_mode():
         for day in as_of:
             series = torch.arange(windows.series, device=windows.device)
-            parts = [model(windows.batch(part, torch.full_like(part, day), windows.days).fields).cpu() for part in series.split(rows)]
+            parts = [
+                model(windows.batch(part, torch.full_like(part, day), windows.days).fields).cpu()
+                for part in torch.split(series, rows)
+            ]
             results.append(torch.cat(parts))
     return torch.stack(results)
+
+
+def _backward(loss: Any) -> None:  # noqa: ANN401 - the method has no types
+    loss.backward()

@@ -22,7 +22,7 @@ class LossConfig:
 
 
 def quantile_loss(quantiles: Tensor, actual: Tensor, counted: Tensor, scale: Tensor, config: LossConfig) -> Tensor:
-    """quantiles [batch, 14, 3] / scale; actual, counted [batch, 14]; scale [batch, 1] -> scalar.
+    """Quantiles [batch, 14, 3] / scale; actual, counted [batch, 14]; scale [batch, 1] -> scalar.
 
     Days that don't count carry no loss: sales of a day out of stock aren't demand.
     """

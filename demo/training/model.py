@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -33,7 +34,7 @@ class QuantileHead(nn.Module):
             self.output.bias.copy_(torch.tensor([0.0, 0.5, -1.0]))
 
     def forward(self, hidden: Tensor, static: Tensor, base: Tensor) -> Tensor:
-        """base [batch, 14]: the same weekday's mean / scale, the median's starting point."""
+        """The median starts from base [batch, 14], the same weekday's mean / scale."""
         x = self.norm(hidden) + self.static(static).unsqueeze(1)
         x = self.output(self.dropout(torch.relu(self.hidden(x))))
         median = torch.exp((torch.log(base + 0.02) + x[:, :, 0]).clamp(*_LOG_RANGE))
@@ -44,6 +45,9 @@ class QuantileHead(nn.Module):
 
 class Calibration(nn.Module):
     """Factors on the median and on the two gaps, piecewise linear in the log of the window's mean; all 1 at first."""
+
+    places: Tensor
+    factors: Tensor
 
     def __init__(self, knots: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)) -> None:
         super().__init__()
@@ -57,7 +61,7 @@ class Calibration(nn.Module):
         return (1.0 - (place - self.places).abs()).clamp(min=0.0)
 
     def forward(self, quantiles: Tensor, scale: Tensor) -> Tensor:
-        """quantiles [batch, 14, 3] -> the same, calibrated; still ascending and not negative."""
+        """[batch, 14, 3] -> the same, calibrated; still ascending and not negative."""
         factors = (self.hats(scale) @ self.factors).unsqueeze(1)
         lower, median, upper = quantiles[:, :, 0:1], quantiles[:, :, 1:2], quantiles[:, :, 2:3]
         centre = median * factors[:, :, 1:2]
@@ -69,18 +73,19 @@ class Calibration(nn.Module):
 class Forecaster(nn.Module):
     """Raw fields of a window in, quantiles in units a day out: [batch, 14, 3].
 
-    members: networks of the same kind, differently initialised, whose quantiles are averaged.
+    members: architecture and sizes of each network. Their quantiles are averaged, so they may be of different kinds.
     """
 
-    def __init__(self, features: FeatureConfig, architecture: str, *, members: int, dropout: float, **sizes: int) -> None:
+    def __init__(
+        self, features: FeatureConfig, members: Sequence[tuple[str, Mapping[str, int]]], *, dropout: float
+    ) -> None:
         super().__init__()
         self.features = WindowFeatures(features)
         channels = (self.features.history_width, self.features.future_width, self.features.static_width)
-        make = NETWORKS[architecture]
-        networks: list[Network] = [make(channels, dropout=dropout, **sizes) for _ in range(members)]
+        networks: list[Network] = [NETWORKS[kind](channels, dropout=dropout, **sizes) for kind, sizes in members]
         self.networks = nn.ModuleList(networks)
-        self.heads = nn.ModuleList([QuantileHead(n.width, channels[2], dropout) for n in networks])
-        self.calibration = Calibration()
+        self.heads = nn.ModuleList([QuantileHead(each.width, channels[2], dropout) for each in networks])
+        self.calibration: Calibration = Calibration()
 
     @property
     def inputs(self) -> dict[str, int | None]:

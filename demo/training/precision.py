@@ -13,22 +13,16 @@ from typing import Any, Final
 import numpy as np
 
 from demo.series import FloatArray
+from demo.training.half import half_precision
 
 PRECISIONS: Final = ("fp32", "fp16", "int8")
-_FULL_PRECISION: Final = ("/model/features/", "/model/calibration/", "/model/Mul", "/model/Unsqueeze")
+_NETWORKS: Final = ("/model/networks.", "/model/heads.")
 
 
 def write_fp16(source: Path, target: Path) -> None:
-    """Weights and computation of the networks in half precision. Blocks for some seconds."""
+    """Weights and computation of the networks and heads in half precision."""
     onnx: Any = importlib.import_module("onnx")
-    converter: Any = importlib.import_module("onnxconverter_common.float16")
-    model = onnx.load(str(source))
-    kept = [node.name for node in model.graph.node if _stays(node.name)]
-    half = converter.convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=False, node_block_list=kept, min_positive_val=1e-7, max_finite_val=65504.0
-    )
-    onnx.checker.check_model(half)
-    onnx.save(half, str(target))
+    onnx.save(half_precision(onnx.load(str(source)), _is_network), str(target))
 
 
 def write_int8(source: Path, target: Path, samples: dict[str, FloatArray], *, rows: int = 256) -> None:
@@ -46,8 +40,8 @@ def write_int8(source: Path, target: Path, samples: dict[str, FloatArray], *, ro
         for node in graph.node
         if node.op_type in ("MatMul", "Gemm")
         and any(name in constants for name in node.input)
-        and not _stays(node.name)
-        and "/output/" not in node.name.replace("/networks", "")
+        and _is_network(node.name)
+        and not _is_last_layer(node.name)
     ]
     quantization.quantize_static(
         str(source),
@@ -68,8 +62,12 @@ def write_int8(source: Path, target: Path, samples: dict[str, FloatArray], *, ro
     )
 
 
-def _stays(name: str) -> bool:
-    return name.startswith(_FULL_PRECISION)
+def _is_network(name: str) -> bool:
+    return name.startswith(_NETWORKS)
+
+
+def _is_last_layer(name: str) -> bool:
+    return name.startswith("/model/heads.") and "/output/" in name
 
 
 def _reader(quantization: Any, samples: dict[str, FloatArray], rows: int) -> Any:  # noqa: ANN401 - an untyped library

@@ -15,25 +15,33 @@ from demo.training.features import FeatureConfig
 from demo.training.fit import FitConfig
 from demo.training.model import Forecaster
 
+SIZES: Final[Mapping[str, Mapping[str, int]]] = {
+    "lstm": {"width": 96},
+    "transformer": {"width": 64, "layers": 2},
+    "tsmixer": {"width": 64, "layers": 2},
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """An architecture, its sizes, and how it is trained."""
+    """What a model consists of and how it is trained.
 
-    architecture: str
+    members: number of networks of each architecture; their quantiles are averaged.
+    """
+
+    members: Mapping[str, int]
     fit: FitConfig
-    members: int
     dropout: float
-    sizes: Mapping[str, int]
 
     def build(self, features: FeatureConfig) -> Forecaster:
         """An untrained forecaster. Its weights come from torch's global generator."""
-        return Forecaster(features, self.architecture, members=self.members, dropout=self.dropout, **self.sizes)
+        members = [(kind, SIZES[kind]) for kind, count in self.members.items() for _ in range(count)]
+        return Forecaster(features, members, dropout=self.dropout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A data set, its split, and its recipes by architecture; the first one is the primary, the second its backup.
+    """A data set, its split, and its recipes by name; the first one is the primary, the second its backup.
 
     test_days: the last days of the data, on which nothing is chosen. origins: test origins, a week apart, the first one on the
     day before the test days. The validation origins lie the same way in the `validation_days` before the test days.
@@ -73,14 +81,12 @@ FRESHRETAILNET: Final = Task(
     recipes={
         # One pass over the windows is best: the 76 days repeat themselves, a second pass learns them by heart.
         "lstm": Recipe(
-            architecture="lstm", fit=FitConfig(epochs=1, batch=4096, learning_rate=2e-3), members=3, dropout=0.2, sizes={"width": 96}
+            members={"lstm": 3},
+            fit=FitConfig(epochs=1, batch=4096, learning_rate=2e-3),
+            dropout=0.2,
         ),
-        "tsmixer": Recipe(
-            architecture="tsmixer", fit=_FRESH_FIT, members=2, dropout=0.2, sizes={"width": 64, "layers": 2}
-        ),
-        "transformer": Recipe(
-            architecture="transformer", fit=_FRESH_FIT, members=2, dropout=0.2, sizes={"width": 64, "layers": 2}
-        ),
+        "tsmixer": Recipe(members={"tsmixer": 2}, fit=_FRESH_FIT, dropout=0.2),
+        "transformer": Recipe(members={"transformer": 2}, fit=_FRESH_FIT, dropout=0.2),
     },
 )
 
@@ -91,11 +97,13 @@ BAKERY: Final = Task(
     load=bakery.load,
     test_days=56,
     origins=7,
-    features=FeatureConfig(covariates=("promo", "holiday", "temperature", "weekday_mean"), scale_floor=0.5, yearly_harmonics=3),
+    features=FeatureConfig(
+        covariates=("promo", "holiday", "temperature", "weekday_mean"), scale_floor=0.5, yearly_harmonics=0
+    ),
     recipes={
-        "transformer": Recipe(architecture="transformer", fit=_BAKERY_FIT, members=3, dropout=0.1, sizes={"width": 64, "layers": 2}),
-        "tsmixer": Recipe(architecture="tsmixer", fit=_BAKERY_FIT, members=3, dropout=0.1, sizes={"width": 64, "layers": 2}),
-        "lstm": Recipe(architecture="lstm", fit=_BAKERY_FIT, members=3, dropout=0.1, sizes={"width": 96}),
+        "transformer": Recipe(members={"transformer": 3}, fit=_BAKERY_FIT, dropout=0.1),
+        "tsmixer": Recipe(members={"tsmixer": 3}, fit=_BAKERY_FIT, dropout=0.1),
+        "lstm": Recipe(members={"lstm": 3}, fit=_BAKERY_FIT, dropout=0.1),
     },
 )
 

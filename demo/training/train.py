@@ -18,10 +18,9 @@ from demo.training.fit import Fit, fit, predict
 from demo.training.metrics import summary
 from demo.training.model import Forecaster
 from demo.training.outcomes import outcome
-from demo.training.tasks import Recipe, Task
+from demo.training.tasks import Task
 from demo.training.windows import Windows
 
-_MEDIAN_SHARE: Final = 0.5
 _CHECKED_ROWS: Final = 512
 _LARGEST_DIFFERENCE: Final = 1e-4
 
@@ -32,7 +31,9 @@ class _Stages:
     final: Forecaster
 
 
-def train(task: Task, architecture: str, out: Path, *, device: torch.device, seed: int, graphs: bool = True) -> dict[str, object]:
+def train(
+    task: Task, name: str, out: Path, *, device: torch.device, seed: int, graphs: bool = True
+) -> dict[str, object]:
     """Train in two stages, write `model.onnx` and `report.json` to `out`, and return the report.
 
     First on the days before the validation days: that finds the number of epochs and the calibration. Then anew, for that
@@ -43,20 +44,21 @@ def train(task: Task, architecture: str, out: Path, *, device: torch.device, see
     torch.backends.cuda.matmul.allow_tf32 = True
     data = task.load()
     loaded_s = time.monotonic() - start_s
-    recipe = task.recipes[architecture]
+    recipe = task.recipes[name]
     windows = Windows(data, task.features.inputs, device)
-    stages = _train(task, recipe, data, windows, seed, graphs=graphs)
+    stages = _train(task, name, data, windows, seed, graphs=graphs)
     out.mkdir(parents=True, exist_ok=True)
     validation = _summary(task, data, windows, stages.chosen.model, task.validation_start(data))
     test = _summary(task, data, windows, stages.final, task.test_start(data))
     trained_s = time.monotonic() - start_s
     path = out / "model.onnx"
+    torch.save({"final": stages.final.state_dict(), "validation": stages.chosen.model.state_dict()}, out / "weights.pt")
     export(stages.final, path)
     difference = _checked(stages.final, path, windows, task.test_start(data))
     report: dict[str, object] = {
         "data": task.name,
-        "architecture": architecture,
-        "recipe": dataclasses.asdict(recipe) | {"sizes": dict(recipe.sizes)},
+        "model": name,
+        "recipe": dataclasses.asdict(recipe),
         "features": dataclasses.asdict(task.features),
         "seed": seed,
         "parameters": sum(parameter.numel() for parameter in stages.final.parameters()),
@@ -74,8 +76,9 @@ def train(task: Task, architecture: str, out: Path, *, device: torch.device, see
     return report
 
 
-def _train(task: Task, recipe: Recipe, data: SeriesSet, windows: Windows, seed: int, *, graphs: bool) -> _Stages:
-    start, origins = task.validation_start(data), task.origins_from(task.validation_start(data))
+def _train(task: Task, name: str, data: SeriesSet, windows: Windows, seed: int, *, graphs: bool) -> _Stages:
+    recipe, start = task.recipes[name], task.validation_start(data)
+    origins = task.origins_from(start)
 
     def score(model: Forecaster) -> float:
         return summary(outcome(task, data, predict(model, windows, origins).numpy(), start))["pinball"]
@@ -84,11 +87,20 @@ def _train(task: Task, recipe: Recipe, data: SeriesSet, windows: Windows, seed: 
         torch.manual_seed(seed)
         return recipe.build(task.features).to(windows.device)
 
-    print(f"{task.name} {recipe.architecture}: to the validation days", flush=True)
+    print(f"{task.name} {name}: to the validation days", flush=True)
     chosen = fit(untrained(), windows, recipe.fit, end=start, seed=seed, score=score, graphs=graphs)
-    calibrate(chosen.model, windows, origins, median_share=_MEDIAN_SHARE)
-    print(f"{task.name} {recipe.architecture}: to the test days, {chosen.epoch} epochs", flush=True)
-    final = fit(untrained(), windows, recipe.fit, end=task.test_start(data), seed=seed, score=None, epochs=chosen.epoch, graphs=graphs).model
+    calibrate(chosen.model, windows, origins)
+    print(f"{task.name} {name}: to the test days, {chosen.epoch} epochs", flush=True)
+    final = fit(
+        untrained(),
+        windows,
+        recipe.fit,
+        end=task.test_start(data),
+        seed=seed,
+        score=None,
+        epochs=chosen.epoch,
+        graphs=graphs,
+    ).model
     final.calibration.load_state_dict(chosen.model.calibration.state_dict())
     return _Stages(chosen=chosen, final=final)
 
@@ -104,5 +116,7 @@ def _checked(model: Forecaster, path: Path, windows: Windows, end: int) -> float
     batch = windows.batch(series, torch.full_like(series, end - 1), windows.days)
     difference = largest_difference(model, path, {name: field.cpu() for name, field in batch.fields.items()})
     if not difference <= _LARGEST_DIFFERENCE:
-        raise RuntimeError(f"{path}: ONNX Runtime differs from PyTorch by {difference:.1e}, expected at most {_LARGEST_DIFFERENCE:.0e}")
+        raise RuntimeError(
+            f"{path}: ONNX Runtime differs from PyTorch by {difference:.1e}, expected at most {_LARGEST_DIFFERENCE:.0e}"
+        )
     return difference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from demo.series import HISTORY_DAYS, HORIZON_DAYS, FloatArray, SeriesSet
 from demo.training.features import HISTORY_NEUTRAL
 
-COUNTED_STOCK_SHARE = 0.25
+COUNTED_STOCK_SHARE: Final = 0.25
 """Days on which the SKU was on the shelf for a smaller share of the hours are censored: they don't enter the loss."""
 
 
@@ -36,7 +37,9 @@ class Windows:
         self.first_day = int(data.dates[0])
         self.days = len(data.dates)
         self.series = len(data)
-        names = sorted({name.removesuffix("_next") for name, width in inputs.items() if width is not None} | {"in_stock"})
+        names = sorted(
+            {name.removesuffix("_next") for name, width in inputs.items() if width is not None} | {"in_stock"}
+        )
         self._grids = {name: self._grid(name) for name in names if name in HISTORY_NEUTRAL}
         if "weekday_mean" in inputs:
             self._weekday_means = torch.from_numpy(weekday_means(data.sales)).to(device)
@@ -56,17 +59,16 @@ class Windows:
 
         Days from `end` on are not known: they don't count.
         """
-        past = as_of.unsqueeze(1) + torch.arange(1, HISTORY_DAYS + 1, device=self.device)  # the grid begins 30 days early
+        # The grids begin 30 days before the data.
+        past = as_of.unsqueeze(1) + torch.arange(1, HISTORY_DAYS + 1, device=self.device)
         ahead = as_of.unsqueeze(1) + torch.arange(1, HORIZON_DAYS + 1, device=self.device)
         rows = series.unsqueeze(1)
         fields: dict[str, Tensor] = {}
-        for name, width in self.inputs.items():
+        for name in self.inputs:
             if name == "as_of":
                 fields[name] = (as_of + self.first_day).float()
             elif name == "weekday_mean":
                 fields[name] = self._weekday_mean(series, as_of)
-            elif name == "sales_year_ago":
-                fields[name] = self._year_ago(rows, as_of)
             else:
                 columns = ahead + HISTORY_DAYS if name.endswith("_next") else past
                 fields[name] = self._grids[name.removesuffix("_next")][rows, columns]
@@ -81,15 +83,12 @@ class Windows:
         days = torch.where(days > as_of.unsqueeze(1), days - 7, days)
         return self._weekday_means[series.unsqueeze(1), days.clamp(min=0)]
 
-    def _year_ago(self, rows: Tensor, as_of: Tensor) -> Tensor:
-        """Sales of the same 44 weekdays 52 weeks earlier; 0 where the data hadn't begun: float32[batch, 44]."""
-        columns = as_of.unsqueeze(1) - 364 + torch.arange(1, HISTORY_DAYS + HORIZON_DAYS + 1, device=self.device)
-        return self._grids["sales"][rows, columns.clamp(min=0)]
-
     def origin(self, as_of: int) -> Batch:
         """All series at one day, whose horizon must lie in the data."""
         if not 0 <= as_of < self.days - HORIZON_DAYS:
-            raise ValueError(f"day {as_of}: its {HORIZON_DAYS} days ahead leave the {self.days} days of {self.data.name}")
+            raise ValueError(
+                f"day {as_of}: its {HORIZON_DAYS} days ahead leave the {self.days} days of {self.data.name}"
+            )
         series = torch.arange(self.series, device=self.device)
         return self.batch(series, torch.full_like(series, as_of), self.days)
 

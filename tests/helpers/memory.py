@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from worker.deadline import Clock, Deadline
-from worker.errors import AbortableError, DeliveryError
+from worker.errors import AbortableError, DeliveryError, FatalDeliveryError
 from worker.records import Positions, Record, Records
 from worker.source import Lag, Listener
-from worker.transaction import Outgoing
+from worker.transaction import Header, Outgoing
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Published:
     value: bytes | None
     partition: int | None
     timestamp_ms: int
+    headers: Sequence[Header] = ()
 
 
 @dataclass
@@ -32,6 +33,7 @@ class MemoryBroker:
     committed: dict[int, int] = field(default_factory=dict)
     published: list[Published] = field(default_factory=list)
     commits: int = 0
+    max_message_bytes: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.log = {partition: [] for partition in range(self.partitions)}
@@ -60,7 +62,9 @@ class MemorySource:
         self._assigned: frozenset[int] = frozenset()
         self._next: dict[int, int] = {}
         self._first: dict[int, int] = {}
+        self._last: dict[int, Record] = {}
         self._held: dict[int, float] = {}
+        self._joined = False
         self._paused = False
         self._polling = False
         self._stale = False
@@ -81,11 +85,16 @@ class MemorySource:
     def paused(self) -> bool:
         return self._paused
 
+    @property
+    def joined(self) -> bool:
+        return self._joined
+
     def subscribe(self, listener: Listener) -> None:
         self._listener = listener
 
     def assign(self, *partitions: int) -> None:
         def rebalance() -> None:
+            self._joined = True
             new = frozenset(partitions) - self._assigned
             self._assigned |= new
             for partition in new:
@@ -133,6 +142,7 @@ class MemorySource:
         records = [record for record in [*early, *late] if record.partition in self._assigned]
         for record in records:
             self._first.setdefault(record.partition, record.offset)
+            self._last[record.partition] = record
         self.empty_polls = 0 if records else self.empty_polls + 1
         return Records.of(records, topic=self._broker.topic)
 
@@ -154,10 +164,11 @@ class MemorySource:
 
     def lags(self, now_ms: int) -> Sequence[Lag]:
         lags = []
-        for partition in sorted(self._assigned & self._first.keys()):
-            waiting = [r for r in self._broker.log[partition] if r.offset >= self._next[partition]]
-            age_s = (now_ms - waiting[0].timestamp_ms) / 1000 if waiting else 0.0
-            lags.append(Lag(partition=partition, records=len(waiting), seconds=age_s))
+        for partition in sorted(self._assigned & self._last.keys()):
+            last = self._last[partition]
+            behind = sum(record.offset >= last.next_offset for record in self._broker.log[partition])
+            age_s = (now_ms - last.timestamp_ms) / 1000 if behind else 0.0
+            lags.append(Lag(partition=partition, records=behind, seconds=age_s))
         return lags
 
     def close(self) -> None:
@@ -185,6 +196,7 @@ class MemorySource:
         self._gone |= partitions
         for partition in partitions:
             self._first.pop(partition, None)
+            self._last.pop(partition, None)
             self._held.pop(partition, None)
             self._next.pop(partition, None)
 
@@ -212,6 +224,8 @@ class MemoryDelivery:
         for row in range(count):
             if row == count // 2:
                 self._fail("produce")
+            if len(outgoing.keys[row] or b"") + len(outgoing.values[row] or b"") > self._broker.max_message_bytes:
+                raise FatalDeliveryError(f"producing to {outgoing.topic}: a message is too large, as librdkafka says")
             self._pending.append(
                 Published(
                     outgoing.topic,
@@ -219,6 +233,7 @@ class MemoryDelivery:
                     outgoing.values[row],
                     None if outgoing.partitions is None else outgoing.partitions[row],
                     outgoing.timestamps_ms[row],
+                    () if outgoing.headers is None else tuple(outgoing.headers[row]),
                 )
             )
 

@@ -79,17 +79,22 @@ class Rig:
     slots: int = 2
     rejected_share: float = 1.0
     window_records: int = 10
+    max_value_bytes: int = 1000
     framing: Framing = FRAMING
     routing: Routing = ROUTING
     probe: Probe = lambda _: None
+    source_class: type[MemorySource] = MemorySource
+    engine_class: type[FakeEngine] = FakeEngine
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        self.source = MemorySource(self.broker, self.clock)
+        self.source = self.source_class(self.broker, self.clock)
         self.delivery = MemoryDelivery(self.broker)
-        self.engine = FakeEngine(INPUTS, max_rows=self.max_rows, slots=self.slots, asynchronous=self.asynchronous)
+        self.engine = self.engine_class(
+            INPUTS, max_rows=self.max_rows, slots=self.slots, asynchronous=self.asynchronous
+        )
         self.worker = self._worker(self.engine)
         self.worker.start()
 
@@ -139,15 +144,20 @@ class Rig:
         publisher = Publisher(
             delivery=self.delivery,
             encoder_for=encoder,
-            dead_letters=DeadLetterEncoder(DEAD_LETTER, FRAMING.prefix_for(DEAD_LETTER), max_value_bytes=1000),
+            dead_letters=DeadLetterEncoder(
+                DEAD_LETTER, FRAMING.prefix_for(DEAD_LETTER), self.max_value_bytes, self.broker.max_message_bytes
+            ),
             tallies=tallies,
             clock=self.clock,
             wall_clock_ms=lambda: int(self.clock() * 1000),
+            max_message_bytes=self.broker.max_message_bytes,
         )
+        breaker = Breaker(rejected_share=self.rejected_share, window_records=self.window_records)
         pipeline = Pipeline(
             batcher=batcher,
             engines=EngineSlot(engine),
             publisher=publisher,
+            breaker=breaker,
             delivery=self.delivery,
             routing=lambda: self.routing,
             tallies=tallies,
@@ -163,14 +173,14 @@ class Rig:
             key_fields=("sku_id", "store_id"),
             echo_fields=echo_fields,
             framing=self.framing,
-            max_value_bytes=1000,
+            max_value_bytes=self.max_value_bytes,
         )
         return Worker(
             source=self.source,
             decoder=decoder,
             batcher=batcher,
             pipeline=pipeline,
-            breaker=Breaker(rejected_share=self.rejected_share, window_records=self.window_records),
+            breaker=breaker,
             tallies=tallies,
             timing=Timing(poll_s=0.1, revoke_budget_s=5.0, schema_retry_s=2.0),
             clock=self.clock,

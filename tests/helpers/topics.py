@@ -44,7 +44,10 @@ def produce(bootstrap: str, topic: str, messages: Sequence[Sent | tuple[bytes | 
             refused.append(error)
 
     unknown_topic = {"topic.metadata.propagation.max.ms": 2000}  # 30 s by default, for topics made on first use
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, **unknown_topic})
+    large = {"message.max.bytes": 10_000_000}  # whatever the topic takes
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, **unknown_topic, **large}
+    )
     for key, value, timestamp_ms, partition in messages:
         if len(producer) > 50_000:
             producer.poll(0.1)
@@ -63,6 +66,13 @@ def read_all(
     The end is the last stable offset under "read_committed": messages of a transaction still open, and what follows them, aren't
     waited for. Done is told by position and not by count, because transaction markers and aborted messages take offsets too.
     """
+    return sorted(stored_from_message(message) for message in read_messages(bootstrap, topic, isolation, timeout_s))
+
+
+def read_messages(
+    bootstrap: str, topic: str, isolation: Isolation = "read_committed", timeout_s: float = 60.0
+) -> list[Message]:
+    """What `read_all` reads, as confluent_kafka gives it (with headers), in the order of arrival."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -77,7 +87,7 @@ def read_all(
         consumer.close()
 
 
-def _read(consumer: Consumer, topic: str, timeout_s: float) -> list[Stored]:
+def _read(consumer: Consumer, topic: str, timeout_s: float) -> list[Message]:
     ends = {}
     starts = []
     for partition in consumer.list_topics(topic, timeout=10.0).topics[topic].partitions:
@@ -86,18 +96,18 @@ def _read(consumer: Consumer, topic: str, timeout_s: float) -> list[Stored]:
             ends[partition] = high
             starts.append(TopicPartition(topic, partition, low))
     consumer.assign(starts)
-    found: list[Stored] = []
+    found: list[Message] = []
 
     def finished() -> bool:
         for message in consumer.consume(10_000, 0.05):
             assert message.error() is None, f"reading {topic}: {message.error()}"
             if _offset(message) < ends[_partition(message)]:
-                found.append(stored_from_message(message))
+                found.append(message)
         return all(at.offset >= ends[at.partition] for at in consumer.position(starts))
 
     if starts:
         wait_until(finished, f"{topic} read up to {ends}", timeout_s)
-    return sorted(found)
+    return found
 
 
 def stored_from_message(message: Message) -> Stored:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import fastavro
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from demo.worker_process import free_port, toml
 from schemas.load import load_schema
@@ -111,22 +111,30 @@ class Job:
 
     def _handle(self, name: str, sections: Mapping[str, Mapping[str, object]], command: Any) -> WorkerHandle:
         port = free_port()
+        config = self.config(name, **{**sections, "server": {"host": "127.0.0.1", "port": port}})
+        return WorkerHandle([sys.executable, *command(config)], config.with_name("log"), port)
+
+    def config(self, name: str, **sections: Mapping[str, object]) -> Path:
+        """A settings file in a folder of its own."""
         place = self.directory / f"{next(self._names)}-{name}"
         place.mkdir(parents=True)
-        tables = {**self.settings(name, **sections), "server": {"host": "127.0.0.1", "port": port}}
         config = place / "worker.toml"
-        config.write_text(toml(tables), encoding="utf-8")
-        return WorkerHandle([sys.executable, *command(config)], place / "log", port)
+        config.write_text(toml(self.settings(name, **sections)), encoding="utf-8")
+        return config
 
     def inputs(self) -> list[Stored]:
         return read_all(self.bootstrap, self.source)
 
     def committed(self) -> dict[int, int]:
-        """The group's committed offsets."""
+        """The group's committed offsets; all -1001 (none) while its coordinator is starting up."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"group-{self.source}"})
         try:
             places = consumer.committed([TopicPartition(self.source, p) for p in range(self.partitions)], timeout=10.0)
             return {place.partition: place.offset for place in places if place.offset is not None}
+        except KafkaException as exception:
+            if exception.args[0].code() not in {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}:
+                raise
+            return dict.fromkeys(range(self.partitions), OFFSET_INVALID)
         finally:
             consumer.close()
 

@@ -21,8 +21,9 @@ from tests.helpers.waiting import wait_until
 LONG_AGO_MS = 1_467_331_200_000  # 2016-07-01
 
 HOLDER = """
-import time
+import signal, time
 from demo.kafka import EmbeddedKafka
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 with EmbeddedKafka() as kafka:
     print(kafka.pid, kafka.directory, flush=True)
     time.sleep(600)

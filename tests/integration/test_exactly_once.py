@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 from demo.broken import broken_events, mixed, schema_without
 from demo.events import Event
 from demo.kafka import EmbeddedKafka
+from tests.conftest import TopicFactory
 from tests.helpers.topics import read_all
 from tests.helpers.waiting import wait_until
 from tests.helpers.workers import SCHEMA, Job, decoded, event, key
@@ -145,7 +147,9 @@ def test_every_kind_of_broken_record_becomes_a_dead_letter_among_good_ones(job: 
         original = job_inputs[letter["partition"], letter["offset"]]
         assert (letter["key"], letter["topic"]) == (original.key, job.source)
         assert letter["value"] == (None if original.value is None else original.value[:20_000])
-        assert (message.partition, message.timestamp_ms) == (original.partition, original.timestamp_ms)
+        assert message.partition == original.partition
+        assert round(letter["timestamp"].timestamp() * 1000) == original.timestamp_ms
+        assert message.timestamp_ms > original.timestamp_ms, "retention counts from the rejection"
     assert len(job.published()) == len(good)
     for partition in range(4):
         offsets = [content["source_offset"] for m, content in job.published() if m.partition == partition]
@@ -206,3 +210,16 @@ def test_breaker_stops_before_the_topic_is_drained_into_dead_letters(job: Job) -
         assert worker.stop() == 0, worker.log
     assert len(job.letters()) < 1000
     assert sum(max(0, offset) for offset in job.committed().values()) == len(job.letters())
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_stand_by_without_partitions_is_ready(job: Job, topics: TopicFactory, protocol: str) -> None:
+    single = dataclasses.replace(job, source=topics("single", partitions=1), partitions=1)
+    single.extra = {"input": {"group_protocol": protocol}}
+    with single.worker("a") as a:
+        a.wait_ready()
+        with single.worker("b") as b:
+            b.wait_ready()
+            assert sorted(w.metric("forecast_worker_assigned_partitions") for w in (a, b)) == [0, 1]
+            assert b.stop() == 0, b.log
+        assert a.stop() == 0, a.log

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.load import load_schema
 from tests.helpers.avro import Json, encoded
 from worker.avro import plain
-from worker.encode import DeadLetterEncoder, ForecastEncoder, Provenance, echo_fields_of
+from worker.encode import LATEST_MS, DeadLetterEncoder, ForecastEncoder, Provenance, echo_fields_of
 from worker.records import Reason, Record, Rejection
 
 FEATURES = load_schema(None, "sku_features")
@@ -99,7 +99,7 @@ def test_messages_are_what_fastavro_writes_and_reads(
 @given(
     key=st.none() | st.binary(max_size=20),
     value=st.none() | st.binary(max_size=60),
-    timestamp_ms=st.integers(-1, 2**50),
+    timestamp_ms=st.integers(-1, 2**50) | st.integers(LATEST_MS - 1, LATEST_MS + 1),
     reason=st.sampled_from(Reason),
     detail=TEXT,
     limit=st.integers(0, 80),
@@ -117,7 +117,7 @@ def test_dead_letters_keep_the_record(
         "topic": "t",
         "partition": 3,
         "offset": 2**40,
-        "timestamp": None if timestamp_ms < 0 else timestamp_ms,
+        "timestamp": None if timestamp_ms < 0 or timestamp_ms > LATEST_MS else timestamp_ms,
         "key": key,
         "value": None if value is None else value[:limit],
         "value_bytes": -1 if value is None else len(value),

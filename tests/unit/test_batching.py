@@ -230,3 +230,15 @@ def test_a_record_can_be_had_without_copying_the_poll() -> None:
     records, index = sealed(made).origins[0]
     assert isinstance(records, Records)
     assert records[index] == Event(0, 3).record
+
+
+def test_few_large_values_fill_a_batch_too() -> None:
+    made = Batcher(max_rows=100, linger_s=1.0, max_wait_s=1.0, coalesce=False, max_held_bytes=3 * len(b"value"))
+    made.open(slot(100))
+    gather(made, [Event(0, 0), Event(0, 1, kind="rejection"), Event(0, 2, kind="tombstone")], 0.0)
+    assert made.cut(0.0, engine_idle=False) is None
+    gather(made, [Event(0, 3), Event(0, 4)], 0.0)
+    assert (made.room, made.cut(0.0, engine_idle=False)) == (0, CutReason.FULL)
+    assert sealed(made, CutReason.FULL).positions.records == 5
+    made.open(slot(100))
+    assert made.room == 100

@@ -63,3 +63,22 @@ def test_a_share_of_one_never_trips(records: int) -> None:
     breaker = Breaker(rejected_share=1.0, window_records=1)
     assert not breaker.add(records, rejected(records))
     assert breaker.tripped is None
+
+
+def test_bad_forecasts_count_for_records_that_were_counted_before() -> None:
+    breaker = Breaker(rejected_share=0.5, window_records=10)
+    assert not breaker.add(10, [])
+    assert not breaker.add(0, rejected(5, Reason.BAD_FORECAST))
+    assert breaker.add(0, rejected(1, Reason.BAD_FORECAST))
+    assert breaker.tripped is not None
+    assert "6 of the last 10 records were rejected (bad_forecast 6)" in breaker.tripped
+
+
+def test_forgetting_starts_a_new_window_but_mends_nothing() -> None:
+    breaker = Breaker(rejected_share=0.5, window_records=10)
+    breaker.add(9, rejected(9))
+    breaker.forget()
+    assert not breaker.add(9, rejected(9))
+    assert breaker.add(1, [])
+    breaker.forget()
+    assert breaker.tripped is not None

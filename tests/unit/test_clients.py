@@ -3,10 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from worker.clients import admin_config, consumer_config, producer_config
+from worker.clients import admin_config, consumer_config, made, max_message_bytes, producer_config
+from worker.errors import ConfigurationError
+from worker.settings_checks import MIN_MESSAGE_BYTES, disagreements
 from worker.settings_model import DeliverySettings, EngineSettings, InputSettings, KafkaSettings, Settings
 
 
@@ -95,3 +97,29 @@ def test_librdkafka_takes_all_of_it() -> None:
     for delivery in (DeliverySettings(transactional_id="a"), DeliverySettings(guarantee="at_least_once")):
         assert Producer(producer_config(settings(delivery=delivery)), logger=quiet).flush(0) == 0
     AdminClient(admin_config(settings()), logger=quiet)
+
+
+@pytest.mark.parametrize("given", [{}, {"message.max.bytes": 2_000_000}, {"message.max.bytes": "65536"}])
+def test_the_largest_message_is_the_producers_and_its_default_librdkafkas(given: dict[str, Any]) -> None:
+    for kafka in (KafkaSettings(common=given), KafkaSettings(producer=given)):
+        assert max_message_bytes(exactly_once(kafka=kafka)) == int(given.get("message.max.bytes", 1_000_000))
+    producer = Producer({"bootstrap.servers": "localhost:1"}, logger=logging.getLogger("kafka"))
+    with pytest.raises(KafkaException, match="MSG_SIZE_TOO_LARGE"):
+        producer.produce("topic", b"x" * (max_message_bytes(exactly_once()) + 1))
+
+
+@pytest.mark.parametrize("size", [1000, "1e6", "", -70_000, True, MIN_MESSAGE_BYTES - 1])
+def test_messages_that_are_too_small_for_a_dead_letter_are_refused(size: Any) -> None:
+    kafka = KafkaSettings(common={"bootstrap.servers": "b:1"}, producer={"message.max.bytes": size})
+    (problem,) = disagreements({KafkaSettings: kafka})
+    assert problem.startswith("kafka.producer.message.max.bytes: got")
+
+
+@pytest.mark.parametrize(
+    ("kafka", "said"),
+    [({"no.such.key": "x"}, "no.such.key"), ({"acks": "maybe"}, "acks"), ({"error_cb": "x"}, "error_cb")],
+)
+def test_what_librdkafka_refuses_is_a_configuration_error(kafka: dict[str, Any], said: str) -> None:
+    expected = rf"kafka settings of the producer: .*{said}.*; correct the key"
+    with pytest.raises(ConfigurationError, match=expected), made("producer"):
+        Producer({"bootstrap.servers": "localhost:1", **kafka})

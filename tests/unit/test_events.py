@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from demo.events import EventWriter, single_object_header, writer_schema
-from demo.series import COVARIATES
+from demo.series import COVARIATES, PAST_COVARIATES
 from schemas.load import load_schema
 from tests.helpers.series import made_series
 
@@ -14,7 +14,7 @@ def test_header_is_marker_and_the_fingerprint_of_the_specification() -> None:
 def test_absent_covariates_are_left_out_of_the_writer_schema() -> None:
     names = {field["name"] for field in writer_schema(("promo",))["fields"]}
     assert names == {"sku_id", "store_id", "as_of", "sales", "promo", "promo_next"}
-    assert writer_schema(COVARIATES) == load_schema(None, "sku_features")
+    assert writer_schema((*COVARIATES, *PAST_COVARIATES)) == load_schema(None, "sku_features")
 
 
 def test_one_event_per_series_keyed_by_product_and_store() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.helpers.clock import ManualClock
 from worker.avro import Schema, fingerprint
 from worker.errors import ContractError, SchemaUnavailableError
 from worker.framing import ConfluentFraming, Refusal, SingleObjectFraming
@@ -113,3 +114,24 @@ def test_ids_given_at_the_start_are_known_and_others_have_no_prefix(registry: Re
     assert registry.asked == []
     with pytest.raises(ContractError, match=r"schema 'A' has no registry id here; got ids \[3\]"):
         framing.prefix_for(SCHEMA)
+
+
+def test_made_up_ids_take_a_bounded_time_and_all_are_asked_for_in_the_end() -> None:
+    clock = ManualClock()
+    asked: list[int] = []
+
+    def slow(schema_id: int) -> Schema | Refusal:
+        asked.append(schema_id)
+        clock.advance(0.1)
+        return Refusal(reason=Reason.UNKNOWN_SCHEMA, detail="unknown")
+
+    framing = ConfluentFraming(ask=slow, clock_s=clock, ask_budget_s=1.0)
+    for stretch in range(10):
+        began_s = clock()
+        for schema_id in range(10 * stretch, 10 * stretch + 10):
+            framing.schema_of(prefix(schema_id))
+        with pytest.raises(SchemaUnavailableError, match="takes too long"):
+            framing.schema_of(prefix(10 * stretch + 10))
+        assert clock() - began_s == pytest.approx(1.0)
+        clock.advance(2.0)
+    assert asked == list(range(100))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.load import load_schema
-from worker.errors import ContractError
+from schemas.load import SchemaError, load_schema
 
 
 @pytest.mark.parametrize("name", ["sku_features", "sku_forecast", "dead_letter"])
@@ -37,13 +36,13 @@ def test_a_file_wins_over_the_package(tmp_path: Path) -> None:
 def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "own.avsc"
     path.write_bytes(content)
-    with pytest.raises(ContractError, match=message) as caught:
+    with pytest.raises(SchemaError, match=message) as caught:
         load_schema(path, "sku_features")
     assert str(path) in str(caught.value)
 
 
 def test_missing_files_and_resources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match=r"none\.avsc: can't be read"):
+    with pytest.raises(SchemaError, match=r"none\.avsc: can't be read"):
         load_schema(tmp_path / "none.avsc", "sku_features")
-    with pytest.raises(ContractError, match="packaged schema 'nothing': can't be read"):
+    with pytest.raises(SchemaError, match="packaged schema 'nothing': can't be read"):
         load_schema(None, "nothing")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from schemas.engine_card import CARD_NAME, load_card
+from schemas.engine_card import CARD_NAME, CardError, load_card
 from tests.helpers.confluent import failing, kafka_error
 from tests.helpers.models import tiny_model
 from worker import preflight
@@ -115,7 +115,7 @@ def test_a_model_without_a_card(tmp_path: Path) -> None:
 def test_a_card_that_is_wrong(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path)
     (folder / CARD_NAME).write_text("{}")
-    with pytest.raises(ContractError, match=r"engine card .*card\.json:"):
+    with pytest.raises(CardError, match=r"engine card .*card\.json:"):
         find_model(folder)
 
 

@@ -425,3 +425,24 @@ def test_lag_is_only_of_partitions_held_now(bench: Bench) -> None:
 def test_close_leaves_the_group(bench: Bench) -> None:
     bench.source.close()
     assert bench.consumer.calls == ["close"]
+
+
+def test_a_rewind_while_leaving_asks_nobody(bench: Bench) -> None:
+    bench.assigned(0)
+    bench.poll(FakeMessage(0, 5))
+    bench.notes.then["revoked"] = bench.source.rewind
+    bench.consumer.on("close", lambda: bench.consumer.revoke(0))
+    bench.source.close()
+    assert bench.source.assigned == frozenset()
+    assert "committed" not in bench.consumer.calls
+
+
+@pytest.mark.parametrize("kind", ["paused", "held"])
+def test_what_went_while_it_was_quiet_is_resumed_when_it_comes_back(bench: Bench, kind: str) -> None:
+    bench.assigned(0, 1)
+    bench.source.pause() if kind == "paused" else bench.source.hold(1, 5, bench.clock() + 5.0)
+    bench.poll(lambda: bench.consumer.revoke(1))
+    bench.source.resume()
+    bench.consumer.paused = {1}  # librdkafka keeps it over a reassignment
+    bench.poll(lambda: bench.consumer._rebalance("assign", [1]))
+    assert bench.consumer.paused == set()

@@ -1,0 +1,45 @@
+"""The section of docs/accuracy.md about the cost of a forward pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+_ROWS: Final = ("1", "64", "512", "2048", "8192")
+_OPENING: Final = """## One forward pass on the GPU
+
+Milliseconds, median of 50, by CUDA events, inputs on the GPU already, input sets in turn."""
+
+
+def timing_section(results: Path) -> str:
+    """The measured times; a sentence if none were measured."""
+    lines = [*_pytorch(results / "timing-pytorch.json"), *_tensorrt(results / "timing-tensorrt.json")]
+    if not lines:
+        return "## One forward pass on the GPU\n\nNot measured yet: `python -m demo.training timing` and `python -m demo.training.timing_tensorrt` do it."
+    header = ["model", "by", *(f"{rows} rows" for rows in _ROWS)]
+    return (
+        _OPENING
+        + "\n\n"
+        + "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
+    )
+
+
+def _pytorch(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    times = json.loads(path.read_text(encoding="utf-8"))["times"]
+    return [[f"{each['data']}-{each['model']}", each["kind"], *_figures(each["ms_by_rows"])] for each in times]
+
+
+def _tensorrt(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    by = f"TensorRT {content['tensorrt']}"
+    pairs = [(each["graph"].rsplit(".", 1), each["ms_by_rows"]) for each in content["times"]]
+    return [[model, f"{by} {precision.upper()}", *_figures(times)] for (model, precision), times in pairs]
+
+
+def _figures(times_ms: dict[str, float]) -> list[str]:
+    return [f"{times_ms[rows]:.3f}" for rows in _ROWS]
