@@ -1,0 +1,1 @@
+"""The demo: an embedded Kafka, real data as feature events, the worker, and a report of what came of it."""

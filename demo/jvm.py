@@ -46,10 +46,12 @@ class PortTakenError(ServerError):
 
 def free_ports(count: int) -> tuple[int, ...]:
     """`count` different ports that nobody listens on now. Somebody may the next moment: be ready to choose again."""
-    with contextlib.ExitStack() as held:  # all held at once, so that they differ
+    with contextlib.ExitStack() as held:
         found: list[int] = []
         while len(found) < count:
             candidate = random.SystemRandom().choice(PORTS)
+            if candidate in found:  # SO_REUSEADDR would let it be bound twice
+                continue
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

@@ -171,6 +171,7 @@ def accuracy_of(forecasts: FloatArray, actual: FloatArray) -> Accuracy:
 
 
 def histogram_of(forecasts: FloatArray, sales: FloatArray) -> OutputHistogram:
+    """The distribution of log(forecast / recent mean) of forecasts float32[rows, horizon, 3], sales float32[rows, days]."""
     recent = sales.mean(axis=1)
     sold = recent > 0
     ratio = np.log(np.maximum(forecasts[sold, :, 1].mean(axis=1), 1e-6) / recent[sold])

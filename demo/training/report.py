@@ -31,8 +31,9 @@ _MUST_BEAT: Final = {
 
 
 def write(results: Path, docs: Path) -> None:
-    """Write `accuracy.md` and `plots/` to `docs` from `results/accuracy-*.json` and, if there, `timing-*.json`."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("accuracy-*.json"))]
+    """Write `accuracy.md` and `plots/` to `docs` from `results/accuracy-<data>.json` and, if there, `timing-*.json`."""
+    files = [results / f"accuracy-{name}.json" for name in TITLES]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
     plots = docs / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     parts = [OPENING, _verdict(found), METHOD]

@@ -157,7 +157,7 @@ def test_starving_anew_is_timed_anew() -> None:
     rig = made(asynchronous=True)
     send(rig, 20)
     step(rig, times=2)
-    step(rig, 0.9)
+    step(rig, 0.45, times=2)
     rig.engine.finish(1)
     step(rig, 0.05)
     step(rig, 0.9)
