@@ -242,8 +242,7 @@ class Pipeline:
         if self._routing is None:
             try:
                 self._routing = self._find_routing()
-            except (
-                UnreachableError
-            ) as error:  # it was there at the start; if it is gone for good, the next start says so
+            except UnreachableError as error:
+                # It was there at the start. If it is gone for good, the next start says so.
                 raise FatalDeliveryError(f"asking where outputs go: {error}") from error
         return self._routing
