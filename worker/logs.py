@@ -47,6 +47,8 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2"):  # the registry client's: a line for every request
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
