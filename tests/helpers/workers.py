@@ -251,6 +251,9 @@ class WorkerHandle:
         return code
 
     def stop(self) -> int:
-        """SIGTERM, and its exit code."""
+        """SIGTERM, and its exit code. Waits until it listens: before that, Python itself answers signals."""
+        wait_until(
+            lambda: self.get("/live")[0] != 0 or self.process.poll() is not None, f"worker listens:\n{self.log}", 40.0
+        )
         self.process.send_signal(signal.SIGTERM)
         return self.wait_end()
