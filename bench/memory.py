@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write `RESULT`; 1 if memory wasn't flat."""
     parser = argparse.ArgumentParser(prog="python -m bench memory", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--events", type=int, default=1_000_000, help="events to judge by (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=500_000, help="events before them (default %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2_000_000, help="events before them (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
     result = measure(given.events, given.warm_up)

@@ -18,10 +18,10 @@ import onnxruntime as ort
 from confluent_kafka import Consumer, Message, Producer
 from numpy.typing import NDArray
 
+from bench import workload
 from bench.job import BATCH_ROWS, MODEL, Job, Outcome, Stopwatch, job_from_arguments, report
 from bench.noop_engine import HORIZON, INPUTS, QUANTILES, constant_forecast
-from bench.workload import COVARIATES
-from demo.events import single_object_header, writer_schema
+from demo.events import single_object_header
 from schemas.engine_card import load_card
 from schemas.load import load_schema
 from worker.clients import consumer_config, producer_config
@@ -62,7 +62,7 @@ class Codec:
     """Avro by the book. The writer's schema is the reader's, so fastavro has nothing to resolve."""
 
     def __init__(self) -> None:
-        self._features = fastavro.parse_schema(writer_schema(COVARIATES))
+        self._features = fastavro.parse_schema(workload.schema())
         forecast = load_schema(None, "sku_forecast")
         self._forecast = fastavro.parse_schema(forecast)
         self._header = single_object_header(dict(forecast))

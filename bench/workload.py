@@ -15,12 +15,10 @@ from pathlib import Path
 from confluent_kafka import Message, Producer
 
 from demo import bakery
-from demo.events import PARTITIONER, Event, EventWriter, writer_schema
+from demo.events import PARTITIONER, Event, EventWriter, Schema
 from demo.series import SeriesSet
 
 CHAINS = 20
-COVARIATES = ("promo", "holiday", "temperature")
-"""What is known of the bakery besides its sales; its events are written without the rest."""
 _ALL_DAYS = 10**6
 
 
@@ -39,10 +37,15 @@ def events(count: int) -> Iterator[Event]:
     return itertools.islice(endless(), count)
 
 
+def schema() -> Schema:
+    """The schema that `events` are written with: what isn't known of the bakery is left out."""
+    return EventWriter(bakery.load()).schema
+
+
 def write_schema(directory: Path) -> Path:
     """Writes the schema of `events` to a file in `directory`, as a worker's setting wants it."""
     path = directory / "bakery_features.avsc"
-    path.write_text(json.dumps(writer_schema(COVARIATES)), encoding="utf-8")
+    path.write_text(json.dumps(schema()), encoding="utf-8")
     return path
 
 
