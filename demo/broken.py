@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from demo.events import MARKER, Event, Schema, single_object_header, varint
+from demo.events import MARKER, Event, Schema, single_object_header
+from worker.avro import zigzag_varint
 from worker.records import Reason
 
 OVERSIZE_BYTES: Final = 65_536
@@ -52,11 +53,11 @@ def broken_events(good: Event, schema: Schema, *, max_value_bytes: int = OVERSIZ
         Reason.UNKNOWN_SCHEMA: unknown + good.value[10:],
         Reason.TRUNCATED: good.value[:-7],
         Reason.TRAILING_BYTES: good.value + b"\x00\x01",
-        Reason.MALFORMED: good.value[:10] + varint(-5) + good.value[11:],  # a string of minus five bytes
+        Reason.MALFORMED: good.value[:10] + zigzag_varint(-5) + good.value[11:],  # a string of minus five bytes
         Reason.MISSING_FIELD: foreign + parts.ids + parts.after_sales,
         Reason.WRONG_LENGTH: parts.header + parts.ids + _floats(parts.sales[:-1]) + parts.after_sales,
         Reason.NOT_FINITE: parts.header + parts.ids + _floats((*parts.sales[:-1], float("nan"))) + parts.after_sales,
-        Reason.BAD_KEY: parts.header + varint(0) + parts.store_id + parts.as_of + parts.from_sales,
+        Reason.BAD_KEY: parts.header + zigzag_varint(0) + parts.store_id + parts.as_of + parts.from_sales,
         Reason.NO_KEY_NO_VALUE: None,
         Reason.OVERSIZE: parts.header + padding + parts.store_id + parts.as_of + parts.from_sales,
     }
@@ -96,11 +97,11 @@ class _Parts:
 
 
 def _floats(numbers: tuple[float, ...]) -> bytes:
-    return varint(len(numbers)) + struct.pack(f"<{len(numbers)}f", *numbers) + b"\x00"
+    return zigzag_varint(len(numbers)) + struct.pack(f"<{len(numbers)}f", *numbers) + b"\x00"
 
 
 def _string(data: bytes) -> bytes:
-    return varint(len(data)) + data
+    return zigzag_varint(len(data)) + data
 
 
 def _read_varint(value: bytes, start: int) -> tuple[int, int]:

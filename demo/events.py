@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from demo.series import COVARIATES, PAST_COVARIATES, FloatArray, SeriesSet
 from schemas.load import load_schema
+from worker.avro import zigzag_varint
 
 Schema = dict[str, Any]
 
@@ -67,32 +68,21 @@ class EventWriter:
         """One event per series, in the order of the series. `as_of`: days since 1970-01-01, with full windows."""
         features = self._series.windows(as_of)
         block = np.hstack([_array_blocks(features[name]) for name in self._array_names])
-        width, tails, date = block.shape[1], block.tobytes(), varint(as_of)
+        width, tails, date = block.shape[1], block.tobytes(), zigzag_varint(as_of)
         starts = range(0, width * len(self._keys), width)
         for key, prefix, start in zip(self._keys, self._prefixes, starts, strict=True):
             yield Event(key=key, value=prefix + date + tails[start : start + width])
 
 
-def varint(number: int) -> bytes:
-    """Avro's int and long: zigzag, seven bits a byte, least significant first. -2^63 <= number < 2^63."""
-    rest = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
 def _string(text: str) -> bytes:
     data = text.encode()
-    return varint(len(data)) + data
+    return zigzag_varint(len(data)) + data
 
 
 def _array_blocks(values: FloatArray) -> NDArray[np.uint8]:
     """Each row as an Avro array of floats in one block: uint8[rows, count + 4 bytes per value + end]."""
     rows, width = values.shape
-    count = np.frombuffer(varint(width), dtype=np.uint8)
+    count = np.frombuffer(zigzag_varint(width), dtype=np.uint8)
     body = np.ascontiguousarray(values, dtype="<f4").view(np.uint8).reshape(rows, width * 4)
     end = np.zeros((rows, 1), dtype=np.uint8)
     return np.hstack([np.broadcast_to(count, (rows, len(count))), body, end])

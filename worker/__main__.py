@@ -58,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, _: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT, then drain."""
-    log.info("effective settings", settings=settings.redacted())
-    with stop_signals() as stop, assembled(settings) as worker, _serving(settings, worker):
-        worker.start()
-        work(worker, stop.is_set, settings.shutdown.grace_s)
+    with stop_signals() as stop:
+        log.info("effective settings", settings=settings.redacted())
+        with assembled(settings) as worker, _serving(settings, worker):
+            worker.start()
+            work(worker, stop.is_set, settings.shutdown.grace_s)
     log.info("stopped", **_summary(worker))
     return 0
 

@@ -25,7 +25,7 @@ from worker.loop import Timing, Worker
 from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
 from worker.preflight import Cluster, find_model, rows_per_batch
-from worker.publish import Publisher
+from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource
@@ -108,8 +108,6 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         cleanup.callback(engine.close)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
-        tallies = Tallies()
-        tallies.engine(engine.spec)
         with made("consumer"):
             consumer = Consumer(consumer_config(settings), logger=kafka_logger())
         source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
@@ -119,56 +117,74 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
-        batching, timing = settings.batching, settings.delivery
-        batcher = Batcher(
-            max_rows=batching.max_rows,
-            linger_s=batching.linger_s,
-            max_wait_s=batching.max_wait_s,
-            coalesce=batching.coalesce,
-        )
-        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
-        breaker = Breaker(
-            rejected_share=settings.breaker.rejected_share, window_records=settings.breaker.window_records
-        )
-        pipeline = Pipeline(
-            batcher=batcher,
-            engines=EngineSlot(engine),
-            publisher=Publisher(
-                delivery=delivery,
-                encoder_for=encode,
-                dead_letters=dead_letters,
-                tallies=tallies,
-                clock=time.monotonic,
-                wall_clock_ms=wall_clock_ms,
-                max_message_bytes=max_message_bytes(settings),
-            ),
-            breaker=breaker,
-            delivery=delivery,
-            routing=cluster.routing,
-            tallies=tallies,
-            commit_interval_s=timing.commit_interval_s,
-            transaction_s=timing.transaction_timeout_s,
-            clock=time.monotonic,
-            wall_clock_ms=wall_clock_ms,
-            probe=probe,
-        )
-        yield Worker(
-            source=source,
-            decoder=decoder,
-            batcher=batcher,
-            pipeline=pipeline,
-            breaker=breaker,
-            tallies=tallies,
-            timing=Timing(
-                poll_s=settings.input.poll_timeout_s,
-                revoke_budget_s=timing.revoke_budget_s,
-                schema_retry_s=settings.registry.retry_after_s,
-            ),
-            clock=time.monotonic,
-            wall_clock_ms=wall_clock_ms,
-            probe=probe,
-        )
+        yield _worker(settings, contract, engine, source, delivery, cluster.routing, probe)
+
+
+def _worker(
+    settings: Settings,
+    contract: Contracts,
+    engine: Engine,
+    source: KafkaSource,
+    delivery: Delivery,
+    routing: Callable[[], Routing],
+    probe: Probe,
+) -> Worker:
+    """The loop and the pure parts around it. Opens nothing."""
+    batching, limits = settings.batching, settings.breaker
+    encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
+    encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+    tallies = Tallies()
+    tallies.engine(engine.spec)
+    breaker = Breaker(rejected_share=limits.rejected_share, window_records=limits.window_records)
+    batcher = Batcher(
+        max_rows=batching.max_rows,
+        linger_s=batching.linger_s,
+        max_wait_s=batching.max_wait_s,
+        coalesce=batching.coalesce,
+    )
+    publisher = Publisher(
+        delivery=delivery,
+        encoder_for=encode,
+        dead_letters=dead_letters,
+        tallies=tallies,
+        clock=time.monotonic,
+        wall_clock_ms=wall_clock_ms,
+        max_message_bytes=max_message_bytes(settings),
+    )
+    pipeline = Pipeline(
+        batcher=batcher,
+        engines=EngineSlot(engine),
+        publisher=publisher,
+        breaker=breaker,
+        delivery=delivery,
+        routing=routing,
+        tallies=tallies,
+        commit_interval_s=settings.delivery.commit_interval_s,
+        transaction_s=settings.delivery.transaction_timeout_s,
+        clock=time.monotonic,
+        wall_clock_ms=wall_clock_ms,
+        probe=probe,
+    )
+    return Worker(
+        source=source,
+        decoder=decoder,
+        batcher=batcher,
+        pipeline=pipeline,
+        breaker=breaker,
+        tallies=tallies,
+        timing=_timing(settings),
+        clock=time.monotonic,
+        wall_clock_ms=wall_clock_ms,
+        probe=probe,
+    )
+
+
+def _timing(settings: Settings) -> Timing:
+    return Timing(
+        poll_s=settings.input.poll_timeout_s,
+        revoke_budget_s=settings.delivery.revoke_budget_s,
+        schema_retry_s=settings.registry.retry_after_s,
+    )
 
 
 def _codecs(

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.events import EventWriter, single_object_header, varint, writer_schema
+from demo.events import EventWriter, single_object_header, writer_schema
 from demo.series import COVARIATES, SeriesSet
+from worker.avro import zigzag_varint
 
 IDS = st.lists(st.tuples(st.text(max_size=70), st.text(max_size=70)), min_size=1, max_size=4)
 
@@ -48,4 +49,4 @@ def test_equal_to_fastavro(ids: list[tuple[str, str]], covariates: set[str], fir
 def test_varint_is_avros_long(number: int) -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, "long", number)
-    assert varint(number) == out.getvalue()
+    assert zigzag_varint(number) == out.getvalue()
