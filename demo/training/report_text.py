@@ -26,9 +26,11 @@ METHOD: Final = """## How it is measured
   Every model and baseline forecasts the same 14 days of all series from the same origins.
 - **Nothing is chosen on the test days**: architecture, sizes, epochs and calibration come from validation origins before them, the fortnight
   before the test fortnight (FreshRetailNet), the eight weeks before and the spring of the year before (bakery). Then the models are trained anew
-  up to the test days, with the epochs and the calibration found. One confession: the first FreshRetailNet model had its median
+  up to the test days, with the epochs and the calibration found. Two confessions. The first FreshRetailNet model had its median
   calibrated on the level of the validation days in stock and was 6 % too high on the test days. That made us look; the present way (each
   quantile where its own pinball loss on all validation days is smallest) was taken because it is better on the validation days.
+  And the first bakery models knew yearly harmonics; they were dropped because week and 14-day totals on the validation days are
+  better without, but after the models with them had missed two of the lines above (81.6 % per day; 14-day WAPE 0.0746).
 - **Censoring**: a day on which a SKU was on the shelf for less than a quarter of the hours isn't low demand. It carries no loss in training and
   doesn't count in the window's mean; the share in stock of each past day is an input. Calibration and tables use all days as they were recorded;
   fully stocked days are also reported apart.
