@@ -61,11 +61,10 @@ def read_until_quiet(reader: TopicReader, quiet_s: float) -> Iterator[Message]:
 
 def forecast_decoder() -> Callable[[bytes], ForecastRecord]:
     """Decodes the value of a forecast in single-object encoding, by fastavro."""
-    schema = fastavro.parse_schema(_plain_dates(dict(load_schema(None, "sku_forecast"))))
+    content = _content_of("sku_forecast")
 
     def decode(value: bytes) -> ForecastRecord:
-        record = fastavro.schemaless_reader(io.BytesIO(value[_HEADER_BYTES:]), schema, None)
-        assert isinstance(record, dict)  # noqa: S101 - the schema is a record
+        record = content(value)
         return ForecastRecord(
             source=(record["source_partition"], record["source_offset"]),
             sku_id=record["sku_id"],
@@ -79,14 +78,25 @@ def forecast_decoder() -> Callable[[bytes], ForecastRecord]:
 
 def dead_letter_decoder() -> Callable[[bytes], DeadLetterRecord]:
     """Decodes the value of a dead letter in single-object encoding, by fastavro."""
-    schema = fastavro.parse_schema(_plain_dates(dict(load_schema(None, "dead_letter"))))
+    content = _content_of("dead_letter")
 
     def decode(value: bytes) -> DeadLetterRecord:
-        record = fastavro.schemaless_reader(io.BytesIO(value[_HEADER_BYTES:]), schema, None)
-        assert isinstance(record, dict)  # noqa: S101 - the schema is a record
+        record = content(value)
         return DeadLetterRecord(source=(record["partition"], record["offset"]), reason=record["reason"])
 
     return decode
+
+
+def _content_of(name: str) -> Callable[[bytes], dict[str, Any]]:
+    """Reads values of the packaged schema `name` as fastavro does, but dates as numbers."""
+    schema = fastavro.parse_schema(_plain_dates(dict(load_schema(None, name))))
+
+    def content(value: bytes) -> dict[str, Any]:
+        record = fastavro.schemaless_reader(io.BytesIO(value[_HEADER_BYTES:]), schema, None)
+        assert isinstance(record, dict)  # noqa: S101 - the schema is a record
+        return record
+
+    return content
 
 
 def _plain_dates(schema: object) -> Any:  # noqa: ANN401 - an Avro schema is a str, a list or a dict

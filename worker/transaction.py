@@ -201,7 +201,7 @@ class _StateMachine:
     def _send(self, outgoing: Outgoing, deadline: Deadline) -> None:
         produce, topic = self._producer.produce, outgoing.topic
         partitions = outgoing.partitions if outgoing.partitions is not None else [-1] * len(outgoing.values)
-        headers = outgoing.headers if outgoing.headers is not None else None
+        headers = outgoing.headers
         rows = zip(outgoing.values, outgoing.keys, partitions, outgoing.timestamps_ms, strict=True)
         try:
             for row, (value, key, partition, timestamp_ms) in enumerate(rows):
@@ -214,19 +214,20 @@ class _StateMachine:
                             produce(topic, value, key, partition, timestamp=timestamp_ms, headers=headers[row])
                         break
                     except BufferError:
-                        if deadline.expired:
-                            raise self._fail(
-                                AbortableError(
-                                    f"producing to {topic}: the local queue stayed full; is the broker down?"
-                                )
-                            ) from None
-                        self._producer.poll(FULL_QUEUE_PAUSE_S)
+                        self._make_room(topic, deadline)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             failure = classify(error, f"producing to {topic}")
             if failure is None or (error.code() in self.hidden and not error.fatal()):
                 failure = AbortableError(f"producing to {topic}: {error.str()} ({error.name()})")
             raise self._fail(failure) from exception
+
+    def _make_room(self, topic: str, deadline: Deadline) -> None:
+        """Let the full local queue drain for a moment. Raises `AbortableError` once `deadline` is over."""
+        if deadline.expired:
+            full = AbortableError(f"producing to {topic}: the local queue stayed full; is the broker down?")
+            raise self._fail(full) from None
+        self._producer.poll(FULL_QUEUE_PAUSE_S)
 
 
 class Transaction(_StateMachine):
@@ -251,17 +252,13 @@ class Transaction(_StateMachine):
     def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """See `Delivery.produce`."""
         self._require("produce")
-        if self._state is State.READY:
-            self._call("begin_transaction", lambda _: self._producer.begin_transaction(), deadline, FatalDeliveryError)
-            self._state = State.OPEN
+        self._begin(deadline)
         self._send(outgoing, deadline)
 
     def commit(self, positions: Positions, deadline: Deadline) -> None:
         """See `Delivery.commit`. Positions without outputs (all superseded, say) open a transaction of their own."""
         self._require("commit")
-        if self._state is State.READY:
-            self._call("begin_transaction", lambda _: self._producer.begin_transaction(), deadline, FatalDeliveryError)
-            self._state = State.OPEN
+        self._begin(deadline)
         offsets = _offsets(positions)
         metadata = self._group_metadata()
         self._call(
@@ -272,6 +269,11 @@ class Transaction(_StateMachine):
         )
         self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
         self._state = State.READY
+
+    def _begin(self, deadline: Deadline) -> None:
+        if self._state is State.READY:
+            self._call("begin_transaction", lambda _: self._producer.begin_transaction(), deadline, FatalDeliveryError)
+            self._state = State.OPEN
 
     def abort(self, deadline: Deadline) -> None:
         """See `Delivery.abort`."""

@@ -10,12 +10,9 @@ import importlib
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from demo.series import FloatArray
 from demo.training.half import half_precision
 
-PRECISIONS: Final = ("fp32", "fp16", "int8")
 _NETWORKS: Final = ("/model/networks.", "/model/heads.")
 
 
@@ -79,8 +76,3 @@ def _reader(quantization: Any, samples: dict[str, FloatArray], rows: int) -> Any
             return next(batches, None)
 
     return Reader()
-
-
-def relative_change(reference: FloatArray, other: FloatArray) -> float:
-    """Sum of absolute differences / sum of the reference: how far a precision moves the forecasts."""
-    return float(np.abs(other - reference).sum(dtype=np.float64) / reference.sum(dtype=np.float64))

@@ -60,4 +60,4 @@ def test_any_bytes_as_the_file(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "worker.toml")
         path.write_bytes(content)
-        outcome(path, NEEDED, {})
+        assert outcome(path, NEEDED, {})
