@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -18,6 +19,8 @@ CARD_NAME: Final = "card.json"
 
 Precision = Literal["fp32", "fp16", "int8"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+"""Below the version's folder: no leading `/`, no `..`, nothing hidden."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
 
@@ -112,11 +115,48 @@ class OutputHistogram(_Part):
         return self
 
 
+class GraphFile(_Part):
+    """An ONNX file of the version. file: its path below the version's folder, with `/`."""
+
+    file: RelativePath
+    sha256: Digest
+
+
+class Plan(_Part):
+    """A TensorRT plan: a program for one kind of GPU (TensorRT-RTX: for several), so only its exact bytes may be loaded.
+
+    file: its path below the version's folder. graph_sha256: the ONNX file that it was built from. runtime, runtime_version:
+    what built it and can load it. gpu: the device's name as the driver gives it, None if it was built for a
+    compute capability as such. profiles: the batch sizes it takes, rows. cuda_graph_rows: batch sizes worth a CUDA graph.
+    device_memory_bytes: activations and weights while it is loaded, as TensorRT states or as was measured. calibration_sha256: of the rows that INT8
+    scales come from. Against ONNX Runtime in FP32 it may differ by `absolute_tolerance + relative_tolerance * |reference|`.
+    """
+
+    file: RelativePath
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=1)]
+    graph_sha256: Digest
+    precision: Precision
+    runtime: Literal["tensorrt", "tensorrt_rtx"]
+    runtime_version: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")]
+    compute_capabilities: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^\d+\.\d+$")], ...], Field(min_length=1, strict=False)
+    ]
+    gpu: Annotated[str, Field(min_length=1)] | None = None
+    profiles: Annotated[tuple[Profile, ...], Field(min_length=1, strict=False)]
+    cuda_graph_rows: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
+    device_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    calibration_sha256: Digest | None = None
+    relative_tolerance: Annotated[float, Field(ge=0)]
+    absolute_tolerance: Annotated[float, Field(ge=0)]
+
+
 class EngineCard(_Part):
     """The card. Unknown keys are errors; so are values of a wrong type.
 
-    schema_fingerprint: CRC-64-AVRO of the feature schema (hex of the eight bytes as they stand in an event) the model was made for; horizon: days. plan_sha256, tensorrt_version and
-    compute_capability are None for a model that no TensorRT plan was built from. accuracy: by precision.
+    schema_fingerprint: CRC-64-AVRO of the feature schema (hex of the eight bytes as they stand in an event) the model was made for; horizon: days.
+    graphs: the ONNX files by precision that plans are built from, where they aren't the model itself. plans: what was built
+    from them, for several kinds of GPU. accuracy: by precision.
     """
 
     card_version: Literal[1] = 1
@@ -130,9 +170,8 @@ class EngineCard(_Part):
     profile: Profile
     precision: Precision
     onnx_sha256: Digest
-    plan_sha256: Digest | None = None
-    tensorrt_version: str | None = None
-    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    graphs: dict[Precision, GraphFile] = {}
+    plans: Annotated[tuple[Plan, ...], Field(strict=False)] = ()
     schema_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     golden: GoldenBatch
     accuracy: dict[Precision, Accuracy]
@@ -154,15 +193,9 @@ class EngineCard(_Part):
         return self
 
     def _plan_problems(self) -> list[str]:
-        parts = {
-            "plan_sha256": self.plan_sha256,
-            "tensorrt_version": self.tensorrt_version,
-            "compute_capability": self.compute_capability,
-        }
-        absent = [name for name, value in parts.items() if value is None]
-        if 0 < len(absent) < len(parts):
-            return [f"{', '.join(absent)} missing: a plan needs all of {', '.join(parts)}, a model without a plan none"]
-        return []
+        counts = Counter(plan.file for plan in self.plans)
+        twice = sorted(file for file, count in counts.items() if count > 1)
+        return [f"plans: {', '.join(twice)} named more than once"] if twice else []
 
     def _forecast_problems(self) -> list[str]:
         expected = ("batch", self.horizon, len(self.quantiles))

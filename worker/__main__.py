@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from schemas.engine_card import CardError
 from schemas.load import SchemaError
+from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
 from worker.cli import build_parser
 from worker.compose import assembled, contracts, load_engine
@@ -33,7 +34,7 @@ log = structlog.get_logger("worker")
 BUG_EXIT_CODE = 70
 TOPIC_TIMEOUT_S = 30.0
 
-WRONG_FILES = (SchemaError, CardError, TopicsError)
+WRONG_FILES = (SchemaError, CardError, StoreError, TopicsError)
 """What `schemas/` says of a file that is wrong. That package knows none of ours, so here is where its errors count as
 configuration errors."""
 

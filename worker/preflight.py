@@ -10,13 +10,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
+from schemas.model_store import MODEL_NAME, current_name, is_store, open_version
 from worker.clients import admin_config, made
 from worker.errors import ContractError, UnreachableError
 from worker.publish import Routing
 from worker.settings_model import Settings
 
 METADATA_TIMEOUT_S = 10.0
-MODEL_NAME = "model.onnx"
 
 
 class Cluster:
@@ -64,10 +64,13 @@ class Cluster:
 
 
 def find_model(path: Path) -> tuple[Path, EngineCard]:
-    """The ONNX file that `engine.model` names, a folder or the file itself, and the card beside it.
+    """The ONNX file that `engine.model` names and the card beside it: of a folder, a file, or a store's current version.
 
-    Raises `ContractError` if either isn't there, `CardError` if the card is wrong.
+    Raises `ContractError` if either isn't there, `CardError` if the card is wrong, `StoreError` if the store is.
     """
+    if is_store(path):
+        version = open_version(path, current_name(path))
+        return version.model, version.card
     model = path / MODEL_NAME if path.is_dir() else path
     if not model.is_file():
         raise ContractError(

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from worker.errors import SettingsError
 from worker.redaction import is_secret
 from worker.settings_checks import disagreements
-from worker.settings_model import SECTIONS, Section, Settings
+from worker.settings_model import SECTIONS, Settings
+from worker.settings_section import Section
 from worker.settings_sources import Gathered, gather, name_of
 
 __all__ = ["Settings", "load_settings"]

@@ -17,10 +17,10 @@ from worker.settings_model import (
     KafkaSettings,
     OutputSettings,
     RegistrySettings,
-    Section,
     ShutdownSettings,
     WireSettings,
 )
+from worker.settings_section import Section
 
 OWNED: Mapping[str, str] = {
     "group.id": "set input.group_id instead",

@@ -10,38 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
-
-KafkaValue = StrictStr | StrictBool | StrictInt | StrictFloat
-"""What librdkafka takes as the value of a key."""
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Topic = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._\-]+$")]
-
-
-def _listed(value: object) -> object:
-    """A list written as text (environment, --set): comma-separated, or a JSON array."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _unless_off(value: object) -> object:
-    return None if value == "off" else value
-
-
-class Section(BaseModel):
-    """A table of the settings file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 
 
 class KafkaSettings(Section):
@@ -102,10 +75,10 @@ class WireSettings(Section):
     features: Path | None = Field(default=None, description="reader schema of the events; unset: the packaged one")
     forecast: Path | None = Field(default=None, description="schema of the forecasts; unset: the packaged one")
     dead_letter: Path | None = Field(default=None, description="schema of the dead letters; unset: the packaged one")
-    key_fields: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+    key_fields: Annotated[tuple[str, ...], BeforeValidator(listed)] = Field(
         default=("sku_id", "store_id"), min_length=1, description="event fields that make the forecast's key"
     )
-    writer_schemas: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+    writer_schemas: Annotated[tuple[Path, ...], BeforeValidator(listed)] = Field(
         default=(), description="further schemas that events may be written with (single-object framing)"
     )
 
@@ -131,7 +104,9 @@ class RegistrySettings(Section):
 class EngineSettings(Section):
     """The model and what computes it."""
 
-    model: Path = Field(description="folder with `model.onnx` and `card.json`, or an `.onnx` file")
+    model: Path = Field(
+        description="folder with `model.onnx` and `card.json`, an `.onnx` file, or a published model's folder with `CURRENT`"
+    )
     threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(
@@ -180,7 +155,7 @@ class ServerSettings(Section):
     """HTTP: `/metrics`, `/live`, `/ready`."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; `0.0.0.0` in a container")
-    port: Annotated[int | None, BeforeValidator(_unless_off)] = Field(
+    port: Annotated[int | None, BeforeValidator(unless_off)] = Field(
         default=9108, ge=0, le=65535, description='port; 0: any free one; `"off"`: no server'
     )
 

@@ -10,7 +10,22 @@ from schemas.engine_card import CardError, EngineCard, load_card, parse_card, sh
 from tests.helpers.cards import card_content
 
 MODELS = Path(__file__).parents[2] / "models"
-PLAN = {"plan_sha256": "a" * 64, "tensorrt_version": "10.13.0", "compute_capability": "9.0"}
+PLAN: dict[str, Any] = {
+    "file": "plans/h200-trt8.6.1-fp16.plan",
+    "sha256": "a" * 64,
+    "size_bytes": 1000,
+    "graph_sha256": "b" * 64,
+    "precision": "fp16",
+    "runtime": "tensorrt",
+    "runtime_version": "8.6.1",
+    "compute_capabilities": ["9.0"],
+    "gpu": "NVIDIA H200",
+    "profiles": [{"min_rows": 1, "opt_rows": 8, "max_rows": 64}],
+    "cuda_graph_rows": [1, 8],
+    "relative_tolerance": 0.01,
+    "absolute_tolerance": 0.001,
+}
+GRAPHS = {"fp16": {"file": "graphs/fp16.onnx", "sha256": "b" * 64}}
 
 
 def parse(**changes: Any) -> EngineCard:
@@ -18,7 +33,11 @@ def parse(**changes: Any) -> EngineCard:
 
 
 def test_card_survives_writing_and_reading(tmp_path: Path) -> None:
-    card = parse(**PLAN, output_histogram={"mean_of": "sales", "edges": [-1.0, 0.0, 1.0], "shares": [0.25, 0.75]})
+    card = parse(
+        plans=[PLAN],
+        graphs=GRAPHS,
+        output_histogram={"mean_of": "sales", "edges": [-1.0, 0.0, 1.0], "shares": [0.25, 0.75]},
+    )
     write_card(card, tmp_path / "card.json")
     assert load_card(tmp_path / "card.json") == card
 
@@ -34,7 +53,12 @@ def test_card_survives_writing_and_reading(tmp_path: Path) -> None:
         ({"profile": {"min_rows": 9, "opt_rows": 8, "max_rows": 64}}, "expected min <= opt <= max"),
         ({"precision": "fp64"}, "precision: Input should be"),
         ({"onnx_sha256": "abc"}, "onnx_sha256: String should match"),
-        ({"plan_sha256": "a" * 64}, "tensorrt_version, compute_capability missing"),
+        ({"plans": [PLAN, PLAN]}, "plans/h200-trt8.6.1-fp16.plan named more than once"),
+        ({"plans": [PLAN | {"file": "../secret.plan"}]}, "plans.0.file: String should match"),
+        ({"plans": [PLAN | {"file": "/etc/passwd"}]}, "plans.0.file: String should match"),
+        ({"plans": [PLAN | {"profiles": []}]}, "plans.0.profiles"),
+        ({"plans": [PLAN | {"compute_capabilities": ["sm90"]}]}, "plans.0.compute_capabilities.0"),
+        ({"graphs": {"fp16": {"file": "graphs/.hidden", "sha256": "b" * 64}}}, "graphs.fp16.file"),
         ({"inputs": [{"name": "sales", "dtype": "float32", "shape": [3, "batch"]}]}, "expected 'batch' first"),
         ({"inputs": [{"name": "sales", "dtype": "int8", "shape": ["batch", 3]}]}, "inputs.0.dtype"),
         ({"outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2, 2]}]}, "expected forecast"),

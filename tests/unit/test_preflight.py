@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,3 +142,12 @@ def test_a_batch_beyond_the_engine_is_refused(tmp_path: Path) -> None:
 def test_an_engine_beyond_its_profile_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"engine\.max_rows: got 65, the card's profile ends at 64"):
         limits(tmp_path, 1, 65)
+
+
+def test_a_store_gives_its_current_version(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "models" / "bakery-smoother"
+    version = load_card(source / CARD_NAME).version
+    shutil.copytree(source, tmp_path / version)
+    (tmp_path / "CURRENT").write_text(f"{version}\n")
+    model, card = find_model(tmp_path)
+    assert (model, card.version) == (tmp_path / version / "model.onnx", version)
