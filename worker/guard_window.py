@@ -27,6 +27,9 @@ HALF_A_ROW = 0.5
 REFERENCE_ROWS = 10_000
 """Rows that a card's shares count for where an empty bin of theirs gets half a row."""
 
+MOST_MEAN = 1e9
+"""Rows that sold more per day don't count: whatever they are, their squares would drown all others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
@@ -53,8 +56,8 @@ def sample(
 
     edges: the card's. least_mean: rows whose recent mean is smaller don't count, units per day. Values must be finite.
     """
-    recent = history.mean(axis=1)
-    counted = recent >= least_mean
+    recent = history.mean(axis=1, dtype=np.float64).astype(np.float32)
+    counted = (recent >= least_mean) & (recent <= MOST_MEAN)
     if not counted.all():
         middle, history, recent = middle[counted], history[counted], recent[counted]
     ratio = middle.mean(axis=1) / recent

@@ -34,21 +34,26 @@ class GuardSettings(Section):
         description="rows that sold less per day lately don't count in the window's figures, units per day",
     )
     window_rows: int = Field(default=4096, ge=1, description="the distribution is judged over so many last rows")
-    least_rows: int = Field(default=512, ge=1, description="and not before so many rows, or over fewer")
+    least_rows: int = Field(default=64, ge=1, description="and not before so many rows")
+    full_rows: int = Field(
+        default=2048,
+        ge=1,
+        description="the limits below hold from so many rows in the window; over n rows they are wider by sqrt(full_rows / n)",
+    )
     drift_index: float = Field(
-        default=0.25,
+        default=0.4,
         gt=0,
         allow_inf_nan=False,
         description="largest stability index of log(forecast / recent mean) against the card's reference",
     )
     jump_index: float = Field(
-        default=0.25,
+        default=0.4,
         gt=0,
         allow_inf_nan=False,
         description="largest stability index of a new version's window against the last one of the version before",
     )
     shift: float = Field(
-        default=0.15,
+        default=0.16,
         gt=0,
         allow_inf_nan=False,
         description="largest distance of the mean of log(forecast / recent mean) from the card's",
@@ -66,10 +71,14 @@ class GuardSettings(Section):
         description="roll back above this share of rows that only the backup could forecast, over `window_rows`",
     )
     poison_rows: int = Field(
-        default=8, ge=1, description="a failed batch is searched for so many guilty rows; with more, the engine is to blame"
+        default=8,
+        ge=1,
+        description="a failed batch is searched for so many guilty rows; with more, the engine is to blame",
     )
     latency_batches: int = Field(
-        default=50, ge=1, description="roll back when over half of so many last batches took longer than the card's budget"
+        default=50,
+        ge=1,
+        description="roll back when over half of so many last batches took longer than the card's budget",
     )
     without_backup: Literal["stop", "publish"] = Field(
         default="stop",

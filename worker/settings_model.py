@@ -116,6 +116,12 @@ class EngineSettings(Section):
         default="onnx",
         description="what computes while the GPU has no memory left: `onnx` (the same model on the CPU) or `off`",
     )
+    standby_retry_s: Seconds = Field(default=30.0, description="how often the GPU is tried again meanwhile, seconds")
+    halve_to_rows: int = Field(
+        default=64,
+        ge=1,
+        description="a batch that the GPU has no memory for is halved down to so many rows before that",
+    )
     threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(

@@ -11,6 +11,7 @@ import pytest
 from schemas.load import load_schema
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine, expected_forecasts
+from tests.helpers.forecasting import checked
 from tests.helpers.gathering import INPUTS, Event, gather
 from worker.batching import Batch, Batcher, CutReason
 from worker.deadline import Deadline
@@ -96,7 +97,7 @@ class Bench:
 
     def publish(self, batch: Batch, forecasts: Forecasts | None, routing: Routing = ROUTING) -> list[Outgoing]:
         self.delivery.given.clear()
-        self.publisher.publish(batch, forecasts, routing, Deadline.after(5.0, self.clock))
+        self.publisher.publish(batch, checked(batch, forecasts), routing, Deadline.after(5.0, self.clock))
         return self.delivery.given
 
     def publish_events(self, *events: Event, routing: Routing = ROUTING) -> list[Outgoing]:
