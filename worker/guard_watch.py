@@ -8,8 +8,8 @@ how long it takes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -28,6 +28,16 @@ class Trip:
 
     rule: Rule
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of the window: `what` it says, what it is, and the most that is allowed."""
+
+    rule: Rule
+    what: str
+    got: float
+    allowed: float
 
 
 class Guard:
@@ -78,9 +88,23 @@ class Guard:
             middle, history = middle[kept], history[kept]
         edges = EDGES if reference.edges is None else reference.edges
         self._window.add(sample(middle, history, edges, self._limits.least_mean))
-        if self._window.rows < self._limits.least_rows:
+        over = next((figure for figure in self.figures() if figure.got > figure.allowed), None)
+        if self._window.rows >= self._limits.window_rows:
+            self._before = None  # judged over a full window; from here on seasons would count as jumps
+        if over is None:
             return None
-        return self._drift(reference) or self._shift(reference) or self._weekday() or self._jump()
+        rows = self._window.rows
+        return Trip(
+            over.rule, f"{over.what} {over.got:.3f} over the last {rows} rows, expected at most {over.allowed:.3f}"
+        )
+
+    def figures(self) -> list[Figure]:
+        """Every figure of the window as it is now; empty while it has too few rows."""
+        rows = self._window.rows
+        if rows < self._limits.least_rows:
+            return []
+        wider = max(1.0, sqrt(self._limits.full_rows / rows))  # as chance has it: less certain over fewer rows
+        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures()]
 
     def replaced(self, spec: EngineSpec, rows: int, replaced: int) -> Trip | None:
         """Of a batch of `rows` rows, so many had to be forecast by another engine, which could."""
@@ -140,40 +164,24 @@ class Guard:
         column = None if name is None else inputs.get(name)
         return None if column is None or column.ndim != 2 or rows == 0 else column[:rows]
 
-    def _drift(self, reference: Reference) -> Trip | None:
-        if reference.shares is None:
-            return None
-        index = stability_index(self._window.card_bins, reference.shares * REFERENCE_ROWS)
-        return self._over(Rule.DRIFT, "stability index against the card", index, self._limits.drift_index)
-
-    def _shift(self, reference: Reference) -> Trip | None:
-        if reference.shares is None:
-            return None
-        shift = self._window.mean - reference.mean
-        what = f"log(forecast / recent mean) is {self._window.mean:+.3f} on average, the card says {reference.mean:+.3f}: off by"
-        return self._over(Rule.SHIFT, what, abs(shift), self._limits.shift)
-
-    def _weekday(self) -> Trip | None:
-        what = "forecasts fit another weekday of the histories better than the same one; correlation higher by"
-        return self._over(Rule.WEEKDAY, what, -self._window.weekday_lead, self._limits.weekday_lag)
-
-    def _jump(self) -> Trip | None:
-        if self._before is None:
-            return None
-        index = stability_index(self._window.bins, self._before.astype(np.float64))
-        trip = self._over(Rule.JUMP, "stability index against the version before", index, self._limits.jump_index)
-        if self._window.rows >= self._limits.window_rows:
-            self._before = None  # judged over a full window; from here on seasons would count as jumps
-        return trip
-
-    def _over(self, rule: Rule, what: str, got: float, limit: float) -> Trip | None:
-        rows = self._window.rows
-        allowed = limit * max(
-            1.0, sqrt(self._limits.full_rows / rows)
-        )  # as chance has it: less certain over fewer rows
-        if got <= allowed:
-            return None
-        return Trip(rule, f"{what} {got:.3f} over the last {rows} rows, expected at most {allowed:.3f}")
+    def _figures(self) -> Iterator[Figure]:
+        """The cheapest first: the weekdays and the mean, then the distributions."""
+        window, limits = self._window, self._limits
+        known = Reference() if self._engine is None else self.reference(self._engine)
+        if known.shares is not None:
+            yield Figure(
+                Rule.SHIFT,
+                f"mean of log(forecast / recent mean) {window.mean:+.3f} is off the card's {known.mean:+.3f} by",
+                abs(window.mean - known.mean),
+                limits.shift,
+            )
+            index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
+            yield Figure(Rule.DRIFT, "stability index against the card", index, limits.drift_index)
+        lag = -window.weekday_lead
+        yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+        if self._before is not None:
+            index = stability_index(window.bins, self._before.astype(np.float64))
+            yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
 
 
 _UNKNOWN = Reference()

@@ -23,7 +23,9 @@ from worker.guard_reference import EDGES
 
 WEEK_DAYS = 7
 HALF_A_ROW = 0.5
-"""Added to every bin before it becomes a share, so that an empty one has a logarithm."""
+"""Added to every bin of a reference, so that an empty one has a logarithm."""
+PRIOR_ROWS = 20.0
+"""Rows as the reference expects them that are added to what was counted: few rows say little, and empty bins nothing at all."""
 REFERENCE_ROWS = 10_000
 """Rows that a card's shares count for where an empty bin of theirs gets half a row."""
 
@@ -161,6 +163,6 @@ class Window:
 
 def stability_index(counts: NDArray[np.int64], reference: NDArray[np.float64]) -> float:
     """Population stability index of `counts` int64[n] against `reference` float64[n], row counts too (or shares times rows)."""
-    got = (counts + HALF_A_ROW) / (counts.sum() + HALF_A_ROW * len(counts))
     expected = (reference + HALF_A_ROW) / (reference.sum() + HALF_A_ROW * len(reference))
+    got = (counts + PRIOR_ROWS * expected) / (counts.sum() + PRIOR_ROWS)
     return float(((got - expected) * np.log(got / expected)).sum())
