@@ -26,7 +26,7 @@ def reference() -> Reference:
     """Of `FakeEngine`'s forecasts for sales around 100: next to no difference from the recent mean."""
     shares = np.zeros(len(EDGES) - 1)
     shares[10] = 1.0
-    return Reference(mean_of="sales", edges=EDGES, shares=shares, mean=0.1, deviation=0.1, control=CONTROL)
+    return Reference(mean_of="sales", edges=EDGES, shares=shares, mean=0.1, control=CONTROL)
 
 
 def rig(*, backup: bool = True, standby: bool = False, asynchronous: bool = False, **more: object) -> Rig:
