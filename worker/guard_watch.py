@@ -26,6 +26,10 @@ BEYOND_USUAL = 1.5
 holidays move together, and a window of them is never far from the next."""
 
 
+LEAST_PATTERN = 0.1
+"""Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trip:
     """Why an engine isn't to be trusted any more. `detail` says got and expected, for a person."""
@@ -182,8 +186,9 @@ class Guard:
             index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
             limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
             yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
-        lag = -window.weekday_lead
-        yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+        if window.own_lead >= LEAST_PATTERN:
+            lag = -window.weekday_lead
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
             yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
