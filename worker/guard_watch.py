@@ -26,7 +26,7 @@ BEYOND_USUAL = 1.5
 holidays move together, and a window of them is never far from the next."""
 
 
-LEAST_PATTERN = 0.1
+LEAST_PATTERN = 0.05
 """Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
 
 

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.helpers.faulty import FaultyEngine
 from tests.helpers.memory import MemoryBroker
@@ -130,6 +130,7 @@ class Story:
         self.rig.settle(self.survive)
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     told=st.lists(actions, max_size=25),
     asynchronous=st.booleans(),
