@@ -18,8 +18,10 @@ def guard_text(result: Result) -> str:
 def _alarms(result: Result) -> list[str]:
     where = result["machine"]
     lines = [
-        f"{where['cpu']}, {where['cores']} cores. Default settings. In brackets: how near the figure came to its limit at most, "
-        "in percent of it.",
+        (
+            f"{where['cpu']}, {where['cores']} cores. Default settings. In brackets: how near the figure came to its limit at "
+            "most, in percent of it."
+        ),
         "",
         "| Model | Days | Rows | How the rows were shown | False alarms | " + " | ".join(_RULES) + " | µs per row |",
         "| --- | ---: | ---: | --- | ---: |" + " ---: |" * len(_RULES) + " ---: |",
@@ -36,7 +38,7 @@ def _alarms(result: Result) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else "< 0" if share < 0 else f"{share:.0%}"
+    return "-" if share is None else "< 0" if share < 0 else f"{share:.0%}"
 
 
 def _detections(detection: Mapping[str, Any]) -> list[str]:
@@ -46,10 +48,10 @@ def _detections(detection: Mapping[str, Any]) -> list[str]:
     ]
     for model, cases in detection.items():
         for name, case in cases.items():
-            rows = ["–" if case[key] is None else f"{case[key]:,.0f}" for key in ("rows_median", "rows_most")]
+            rows = ["-" if case[key] is None else f"{case[key]:,.0f}" for key in ("rows_median", "rows_most")]
             lines.append(
                 f"| {model} | {name} | {case['found']} of {case['tries']} | {rows[0]} | {rows[1]} "
-                f"| {', '.join(case['rules']) or '–'} |"
+                f"| {', '.join(case['rules']) or '-'} |"
             )
     return lines
 
