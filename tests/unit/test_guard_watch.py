@@ -143,6 +143,14 @@ def test_an_explosion_is_measured_by_the_rows_own_history() -> None:
     assert watching.row_faults(SPEC, inputs, values)[0].rule is Rule.EXPLOSION
 
 
+def test_a_forecast_cannot_be_late_against_histories_without_a_weekday_pattern() -> None:
+    watching = guard()
+    sales = RANDOM.uniform(2.0, 6.0, (400, 28)).astype(np.float32)
+    _, late = batch(400, shift=1)
+    watching.watch(SPEC, {"sales": sales}, late)
+    assert Rule.WEEKDAY not in {figure.rule for figure in watching.figures()}
+
+
 # -- from one version to the next --------------------------------------------------------------------------------------
 
 
