@@ -11,6 +11,7 @@
     │   └── FatalDeliveryError    the producer is unusable or its outcome unknown: leave the process, exit 3
     │       └── FencedError       another worker took over this transactional.id or group member; exit 4
     ├── EngineError               this batch failed in the engine: abort, leave the process, exit 5
+    │   ├── OutOfDeviceMemoryError  the GPU has too little free memory; says how much was wanted and is free
     │   └── FatalEngineError      the engine (or its GPU context) is unusable; the same
     └── OutOfOrderError           a bug of ours: positions ran backwards; never committed, exit 70
 
@@ -89,6 +90,10 @@ class EngineError(ForecastWorkerError):
     """A batch failed in the engine. The engine may be used again."""
 
     exit_code = 5
+
+
+class OutOfDeviceMemoryError(EngineError):
+    """The GPU hasn't got the memory that was asked for. What was allocated before is still usable, or was freed again."""
 
 
 class FatalEngineError(EngineError):
