@@ -203,7 +203,10 @@ class _Assembly:
 
     def _settle(self, stream: int) -> None:
         """Nothing may be freed under the GPU's hands."""
-        _freed(self._cuda.synchronize, stream)
+        try:
+            self._cuda.synchronize(stream)
+        except EngineError as error:
+            log.warning("the GPU's last work failed while an engine was loaded", error=str(error))
 
 
 def _freed(free: Callable[..., None], *arguments: int) -> None:

@@ -8,6 +8,9 @@ One adapter for TensorRT 8.6 to 11 and TensorRT-RTX, by what each offers, not by
 - Calls tell a refusal by None, by False, or by a RuntimeError, each in another version; what was wrong stands in the log.
 
 TensorRT keeps one logger for the whole process, so a library's logger is made once and never freed.
+
+TensorRT's objects free GPU memory when their last reference goes. So no function here holds one in a local variable while
+something may fail: whoever keeps the exception would keep its frames, and the memory with them.
 """
 
 from __future__ import annotations
@@ -83,16 +86,15 @@ class TensorRtLibrary:
         Raises `PlanRefusedError` if TensorRT can't, `OutOfDeviceMemoryError` if the weights don't fit.
         """
         self.messages.take()
-        runtime = self._made("making a runtime", lambda: self._library.Runtime(self._logger))
+        loaded = LoadedPlan(self, self._library)
         try:
-            engine = self._made("loading the plan", lambda: runtime.deserialize_cuda_engine(plan))
-        except OutOfDeviceMemoryError:
+            loaded.load(self._logger, plan)
+        except EngineError:
+            loaded.close()
             raise
-        except EngineError as error:
-            raise PlanRefusedError(str(error)) from error
-        return LoadedPlan(self, self._library, runtime, engine)
+        return loaded
 
-    def _made(self, doing: str, make: Callable[[], Result | None]) -> Result:
+    def made(self, doing: str, make: Callable[[], Result | None]) -> Result:
         """What `make` gives. Raises what the log says if it gives nothing."""
         try:
             made = make()
@@ -113,21 +115,32 @@ class TensorRtLibrary:
 class LoadedPlan:
     """A plan in the GPU's memory. `close` it after its contexts."""
 
-    def __init__(self, library: TensorRtLibrary, module: Any, runtime: Any, engine: Any) -> None:  # noqa: ANN401
+    def __init__(self, library: TensorRtLibrary, module: Any) -> None:  # noqa: ANN401
         self._library = library
         self._module = module
-        self._runtime: Any = runtime
-        self._engine: Any = engine
+        self._runtime: Any = None
+        self._engine: Any = None
+
+    def load(self, logger: Any, plan: bytes) -> None:  # noqa: ANN401
+        """See `TensorRtLibrary.load`."""
+        made = self._library.made
+        self._runtime = made("making a runtime", lambda: self._module.Runtime(logger))
+        try:
+            self._engine = made("loading the plan", lambda: self._runtime.deserialize_cuda_engine(plan))
+        except OutOfDeviceMemoryError:
+            raise
+        except EngineError as error:
+            raise PlanRefusedError(str(error)) from error
 
     @property
     def tensors(self) -> PlanTensors:
         """Inputs and outputs in the plan's order; the batch dimension is None."""
-        engine, found = self._engine, {True: list[Tensor](), False: list[Tensor]()}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            shape = tuple(int(size) if size >= 0 else None for size in engine.get_tensor_shape(name))
-            kind = engine.get_tensor_dtype(name).name
-            is_input = engine.get_tensor_mode(name) == self._module.TensorIOMode.INPUT
+        found = {True: list[Tensor](), False: list[Tensor]()}
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            shape = tuple(int(size) if size >= 0 else None for size in self._engine.get_tensor_shape(name))
+            kind = self._engine.get_tensor_dtype(name).name
+            is_input = self._engine.get_tensor_mode(name) == self._module.TensorIOMode.INPUT
             found[is_input].append(Tensor(name=name, dtype=DTYPES.get(kind, kind.lower()), shape=shape))
         return PlanTensors(inputs=tuple(found[True]), outputs=tuple(found[False]))
 
@@ -153,7 +166,7 @@ class LoadedPlan:
 
         Raises `EngineError`; also if the plan's builder didn't allow two contexts on one profile (8.6 must be asked for that).
         """
-        context = PlanContext(self._library, self._library._made("making a context", self._new_context))  # noqa: SLF001 - one file
+        context = PlanContext(self._library, self._library.made("making a context", self._new_context))
         try:
             context.prepare(profile, scratch=scratch, scratch_bytes=scratch_bytes, stream=stream)
         except EngineError:
@@ -184,13 +197,12 @@ class PlanContext:
 
     def prepare(self, profile: int, *, scratch: int, scratch_bytes: int, stream: int) -> None:
         """Choose the profile and the scratch memory, once."""
-        context = self._context
-        if context.active_optimization_profile != profile:
-            self._done("choosing a profile", lambda: context.set_optimization_profile_async(profile, stream))
-        if hasattr(context, "set_device_memory"):
-            context.set_device_memory(scratch, scratch_bytes)
+        if self._context.active_optimization_profile != profile:
+            self._done("choosing a profile", lambda: self._context.set_optimization_profile_async(profile, stream))
+        if hasattr(self._context, "set_device_memory"):
+            self._context.set_device_memory(scratch, scratch_bytes)
         else:
-            context.device_memory = scratch
+            self._context.device_memory = scratch
 
     def run(self, rows: int, widths: Mapping[str, Sequence[int]], addresses: Mapping[str, int], stream: int) -> None:
         """Put one batch into `stream`.
@@ -201,18 +213,17 @@ class PlanContext:
             addresses: of every input and output, in device memory.
             stream: to run in.
         """
-        context = self._context
         for name, address in addresses.items():
             if self._addresses.get(name) != address:
-                self._done(f"setting the address of {name}", lambda: context.set_tensor_address(name, address))  # noqa: B023
+                self._done(f"setting the address of {name}", lambda: self._context.set_tensor_address(name, address))  # noqa: B023
                 self._addresses[name] = address
         if rows != self._rows:
             self._rows = 0  # unless all of it succeeds
             for name, width in widths.items():
                 shape = (rows, *width)
-                self._done(f"setting {name} to {shape}", lambda: context.set_input_shape(name, shape))  # noqa: B023
+                self._done(f"setting {name} to {shape}", lambda: self._context.set_input_shape(name, shape))  # noqa: B023
             self._rows = rows
-        self._done(f"running {rows} rows", lambda: context.execute_async_v3(stream))
+        self._done(f"running {rows} rows", lambda: self._context.execute_async_v3(stream))
 
     def close(self) -> None:
         """Free it. Idempotent."""
