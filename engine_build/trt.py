@@ -107,10 +107,14 @@ class Library:
         engine = self.load(plan)
         inspector = engine.create_engine_inspector()
         return EngineFacts(
-            tensors=tuple(self._engine_tensor(engine, index) for index in range(engine.num_io_tensors)),
+            tensors=self.engine_tensors(engine),
             device_memory_bytes=int(first_of(engine, "device_memory_size_v2", "device_memory_size")),
             layers=str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)),
         )
+
+    def engine_tensors(self, engine: Any) -> tuple[TensorFacts, ...]:  # noqa: ANN401
+        """Inputs and outputs of an engine that `load` gave."""
+        return tuple(self._engine_tensor(engine, index) for index in range(engine.num_io_tensors))
 
     def load(self, plan: bytes) -> Any:  # noqa: ANN401 - an ICudaEngine
         """The engine of `plan`. The caller has checked its digest: a plan is code. Raises `PlanError`."""

@@ -19,7 +19,10 @@ class CrashError(BaseException):
 
 
 class FailingDisk(Disk):
-    """Dies before step number `at` (from 0); a write dies in its middle. Counts its steps in `steps`."""
+    """Dies before step number `at` (from 0); a write dies in its middle. Counts its steps in `steps`.
+
+    Syncs nothing: a process that dies can't tell, and the tests are ten times as fast.
+    """
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
@@ -39,17 +42,16 @@ class FailingDisk(Disk):
         if self._step():
             path.write_bytes(content[: len(content) // 2])
             raise CrashError
-        super().write(path, content)
+        path.write_bytes(content)
 
     def rename(self, old: Path, new: Path) -> None:
         if self._step():
             raise CrashError
         super().rename(old, new)
 
-    def sync_folder(self, path: Path) -> None:
+    def sync_folder(self, path: Path) -> None:  # noqa: ARG002
         if self._step():
             raise CrashError
-        super().sync_folder(path)
 
     def remove(self, path: Path) -> None:
         if self._step():

@@ -21,7 +21,7 @@ from tests.helpers.releases import CrashError, FailingDisk, plan, release, rende
 
 
 def publisher(models: Path, disk: Disk | None = None, **options: Any) -> Publisher:
-    return Publisher(models, render=render, disk=disk, **options)
+    return Publisher(models, render=render, disk=disk or FailingDisk(), **options)
 
 
 def hidden(store: Path) -> list[str]:
@@ -38,7 +38,7 @@ def state(store: Path) -> tuple[str | None, dict[str, str]]:
 
 
 def test_a_new_version_is_complete_and_current(tmp_path: Path) -> None:
-    done = publisher(tmp_path).publish(release())
+    done = publisher(tmp_path, Disk()).publish(release())
     store = tmp_path / "test"
     assert (done.folder, done.is_new, done.is_current) == (store / "1", True, True)
     version = open_version(store, current_name(store))
@@ -53,7 +53,7 @@ def test_a_new_version_is_complete_and_current(tmp_path: Path) -> None:
 
 def test_a_second_gpu_type_joins_the_version_and_leaves_the_first_alone(tmp_path: Path) -> None:
     publisher(tmp_path).publish(release(plan(b"for h200")))
-    publisher(tmp_path).publish(release(plan(b"for l4", gpu="NVIDIA L4"), report_name="nvidia-l4"))
+    publisher(tmp_path, Disk()).publish(release(plan(b"for l4", gpu="NVIDIA L4"), report_name="nvidia-l4"))
     folder = tmp_path / "test" / "1"
     assert {entry.gpu for entry in load_card(folder / "card.json").plans} == {"NVIDIA H200", "NVIDIA L4"}
     assert verify_version(folder) == ()

@@ -15,7 +15,7 @@ from tests.helpers.releases import CrashError, FailingDisk, plan, release, rende
 
 def store_with(tmp_path: Path, *names: str) -> Path:
     for age, name in enumerate(names):
-        Publisher(tmp_path, render=render).publish(release(version=name))
+        Publisher(tmp_path, render=render, disk=FailingDisk()).publish(release(version=name))
         moment = 1_700_000_000 + age
         os.utime(tmp_path / "test" / name / "model.onnx", (moment, moment))
     return tmp_path / "test"
@@ -57,7 +57,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_an_unknown_graph_is_told(tmp_path: Path) -> None:
-    Publisher(tmp_path, render=render).publish(release(plan(b"plan", graph=b"unknown")))
+    Publisher(tmp_path, render=render, disk=FailingDisk()).publish(release(plan(b"plan", graph=b"unknown")))
     (problem,) = verify_version(tmp_path / "test" / "1")
     assert "which the version doesn't have" in problem
 
@@ -139,7 +139,7 @@ def test_gc_that_dies_is_finished_by_the_next(tmp_path: Path) -> None:
 
 def test_gc_removes_plans_that_no_card_names_and_passes_over_damaged_versions(tmp_path: Path) -> None:
     store = store_with(tmp_path, "1", "2")
-    Publisher(tmp_path, render=render).publish(release(plan(b"new"), version="2"))
+    Publisher(tmp_path, render=render, disk=FailingDisk()).publish(release(plan(b"new"), version="2"))
     flip(store / "1" / "model.onnx")
     assert len(list((store / "2" / "plans").iterdir())) == 2
     collect_garbage(store, keep=5)
