@@ -30,21 +30,35 @@ class DeviceRunner:
     def __init__(self, library: Library, cuda: Any, plan: bytes, profile: Profile, *, sets: int = 4) -> None:  # noqa: ANN401
         self._cuda = cuda
         self._max_rows = profile.max_rows
+        self._engine: Any = None
+        self._context: Any = None
+        self._stream: Any = None
+        self._inputs: dict[str, Shape] = {}
+        self._outputs: dict[str, Shape] = {}
+        self._sets: list[dict[str, int]] = [{} for _ in range(sets)]
+        try:
+            self.device_memory_bytes = self._load(library, plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, library: Library, plan: bytes) -> int:
+        """Load the plan and allocate; returns the device memory that the plan itself took."""
+        cuda = self._cuda
         before_bytes = free_bytes(cuda)
         self._engine = library.load(plan)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise PlanError("the plan's context can't be made; the device's memory may not suffice: free the GPU")
+        taken_bytes = max(before_bytes - free_bytes(cuda), 0)
         facts = library.engine_tensors(self._engine)
-        self._inputs: dict[str, Shape] = {each.name: each.shape for each in facts if each.is_input}
-        self._outputs: dict[str, Shape] = {each.name: each.shape for each in facts if not each.is_input}
-        self.device_memory_bytes = max(before_bytes - free_bytes(cuda), 0)
+        self._inputs = {each.name: each.shape for each in facts if each.is_input}
+        self._outputs = {each.name: each.shape for each in facts if not each.is_input}
         self._stream = checked(cuda.cudaStreamCreate())
-        self._sets: list[dict[str, int]] = []
-        for _ in range(sets):
-            self._sets.append({})
+        for buffers in self._sets:
             for name, shape in (self._inputs | self._outputs).items():
-                self._sets[-1][name] = int(checked(cuda.cudaMalloc(4 * _count(shape, self._max_rows))))
+                buffers[name] = int(checked(cuda.cudaMalloc(4 * _count(shape, self._max_rows))))
+        return taken_bytes
 
     def __enter__(self) -> Self:
         return self
@@ -90,12 +104,13 @@ class DeviceRunner:
     def close(self) -> None:
         """Give everything back. May be called again."""
         for buffers in self._sets:
-            for address in buffers.values():
-                checked(self._cuda.cudaFree(address))
-        self._sets = []
-        if self._context is not None:
-            self._context = self._engine = None  # the context before its engine
-            checked(self._cuda.cudaStreamDestroy(self._stream))
+            while buffers:
+                checked(self._cuda.cudaFree(buffers.popitem()[1]))
+        self._context = None
+        self._engine = None  # after its context
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            checked(self._cuda.cudaStreamDestroy(stream))
 
     def _between(self, rows: int, passes: int, *, first: int) -> float:
         cuda = self._cuda
