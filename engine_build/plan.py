@@ -48,6 +48,12 @@ class Site:
         return self.gpu is not None and not self.targets
 
     @property
+    def bound_to(self) -> str | None:
+        """The only GPU type that may load the plans; None if all with their compute capability may (TensorRT-RTX)."""
+        bound = self.gpu is not None and self.on_device and not self.library.targets
+        return self.gpu.name if self.gpu is not None and bound else None
+
+    @property
     def capabilities(self) -> tuple[str, ...]:
         """Compute capabilities that the plans are for. Raises `PlanError` if there are none."""
         if self.targets:
@@ -183,7 +189,7 @@ def _entry(
         runtime=site.library.runtime.name,
         runtime_version=site.library.runtime.version,
         compute_capabilities=tuple(capabilities),
-        gpu=site.gpu.name if site.gpu is not None and site.on_device else None,
+        gpu=site.bound_to,
         profiles=order.profiles,
         cuda_graph_rows=order.cuda_graph_rows,
         device_memory_bytes=None if measurement is None else measurement.device_memory_bytes,
