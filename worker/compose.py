@@ -22,9 +22,9 @@ from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
-from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.plan_loading import load_model
+from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
@@ -85,14 +85,7 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
     model, card = find_model(settings.engine.model)
-    return OnnxEngine.load(
-        model,
-        card,
-        features,
-        slots=settings.engine.slots,
-        max_rows=rows_per_batch(settings, card),
-        threads=settings.engine.threads,
-    )
+    return load_model(settings, model, card, features)
 
 
 @contextmanager

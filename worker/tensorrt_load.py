@@ -28,6 +28,11 @@ from worker.tensorrt_runtime import LoadedPlan, PlanContext, PlanRefusedError, T
 
 log = structlog.get_logger(__name__)
 
+
+class PlanMisfitError(ContractError):
+    """TensorRT refuses a plan whose bytes are what the card says: it was built for something else."""
+
+
 REBUILD: Final = "build the plan anew for this GPU and this TensorRT with `engine-build build`"
 
 
@@ -62,8 +67,8 @@ def load_engine(
         slots: batches whose memory may be in use at once, the one being filled among them.
         max_rows: rows per batch; memory is allocated for them.
 
-    Raises `ContractError` when file, card and schema don't agree or TensorRT refuses the plan, `OutOfDeviceMemoryError` when it
-    doesn't fit into the GPU's memory, `EngineError` when a call to the GPU fails.
+    Raises `ContractError` when file, card and schema don't agree, `PlanMisfitError` when TensorRT refuses the plan,
+    `OutOfDeviceMemoryError` when it doesn't fit into the GPU's memory, `EngineError` when a call to the GPU fails.
     """
     content = _checked_bytes(path, plan)
     with ExitStack() as cleanup:
@@ -71,7 +76,7 @@ def load_engine(
         try:
             loaded = device.library.load(content)
         except PlanRefusedError as error:
-            raise ContractError(_refusal(path, plan, device, error)) from error
+            raise PlanMisfitError(_refusal(path, plan, device, error)) from error
         except OutOfDeviceMemoryError as error:
             raise OutOfDeviceMemoryError(f"{path}: {error}{_free_memory(device.cuda)}") from error
         del content  # as large as the plan, and no longer needed

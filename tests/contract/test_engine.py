@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.engines import FakeEngine, expected_forecasts
-from tests.helpers.fake_cuda import Error
 from tests.helpers.faulty_cuda import FaultyCuda
 from tests.helpers.gpu_engines import FakeGpu, PlanFolder
 from tests.helpers.models import schema_for, tiny_model
+from tests.helpers.simulated_cuda_parts import Error
 from worker.engine import Engine, Slot, Ticket
 from worker.errors import EngineError
 from worker.onnx_engine import OnnxEngine

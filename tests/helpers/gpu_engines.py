@@ -11,10 +11,10 @@ from typing import Any
 
 from schemas.engine_card import EngineCard, Plan, Profile, load_card
 from tests.helpers.clock import ManualClock
-from tests.helpers.fake_cuda import FakeCuda
-from tests.helpers.fake_tensorrt import FakeTensorRt, fake_plan
 from tests.helpers.faulty_cuda import FaultyCuda
 from tests.helpers.models import schema_for, tiny_model
+from tests.helpers.simulated_cuda import FakeCuda
+from tests.helpers.simulated_tensorrt import FakeTensorRt, fake_plan
 from worker.cuda import Cuda
 from worker.tensorrt_engine import TensorRtEngine
 from worker.tensorrt_load import Device, load_engine

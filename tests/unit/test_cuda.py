@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.fake_cuda import Error, FakeCuda
 from tests.helpers.faulty_cuda import FaultyCuda
+from tests.helpers.simulated_cuda import FakeCuda
+from tests.helpers.simulated_cuda_parts import Error
 from worker.cuda import Cuda, NoGpuError, load_cuda
 from worker.errors import EngineError, FatalEngineError, OutOfDeviceMemoryError
 

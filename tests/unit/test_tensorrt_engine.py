@@ -10,8 +10,9 @@ import structlog.testing
 from numpy.typing import NDArray
 
 from tests.helpers.engines import expected_forecasts
-from tests.helpers.fake_cuda import Error, FakeCuda
 from tests.helpers.gpu_engines import HORIZON, QUANTILES, FakeGpu, PlanFolder
+from tests.helpers.simulated_cuda import FakeCuda
+from tests.helpers.simulated_cuda_parts import Error
 from worker.engine import Engine, Slot
 from worker.errors import EngineError, FatalEngineError
 from worker.tensorrt_engine import PAUSE_S

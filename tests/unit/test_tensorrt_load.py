@@ -10,9 +10,10 @@ import pytest
 import structlog.testing
 
 from tests.helpers.engines import expected_forecasts
-from tests.helpers.fake_cuda import Error, FakeCuda
-from tests.helpers.fake_tensorrt import FakeTensorRt, fake_plan
 from tests.helpers.gpu_engines import HORIZON, INPUTS, QUANTILES, FakeGpu, PlanFolder, plan_of
+from tests.helpers.simulated_cuda import FakeCuda
+from tests.helpers.simulated_cuda_parts import Error
+from tests.helpers.simulated_tensorrt import FakeTensorRt, fake_plan
 from worker.engine import Engine
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 

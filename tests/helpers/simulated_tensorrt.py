@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tests.helpers.engines import expected_forecasts
-from tests.helpers.fake_cuda import FakeCuda
+from tests.helpers.simulated_cuda import FakeCuda
 
 WEIGHT_BYTES = 5000
 SCRATCH_BYTES = 3000

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.helpers.fake_cuda import Error, FakeCuda, MisuseError
-from tests.helpers.fake_tensorrt import FakeTensorRt, Logger, Strategy, fake_plan
 from tests.helpers.faulty_cuda import FaultyCuda
+from tests.helpers.simulated_cuda import FakeCuda
+from tests.helpers.simulated_cuda_parts import Error, MisuseError
+from tests.helpers.simulated_tensorrt import FakeTensorRt, Logger, Strategy, fake_plan
 
 UP = FakeCuda.cudaMemcpyKind.cudaMemcpyHostToDevice
 DOWN = FakeCuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
