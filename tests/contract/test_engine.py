@@ -15,6 +15,7 @@ from tests.helpers.engines import FakeEngine, expected_forecasts
 from tests.helpers.faulty_cuda import FaultyCuda
 from tests.helpers.gpu_engines import FakeGpu, PlanFolder
 from tests.helpers.models import schema_for, tiny_model
+from tests.helpers.real_gpu import RealVersion, real_device
 from tests.helpers.simulated_cuda_parts import Error
 from worker.engine import Engine, Slot, Ticket
 from worker.errors import EngineError
@@ -72,6 +73,13 @@ def on_fake_gpu(*, modern: bool, profiles: Sequence[tuple[int, int, int]], graph
     return Kind(make, spoil_event)
 
 
+def on_this_gpu(folder: Path) -> Engine:
+    """Real TensorRT; skipped where no GPU is."""
+    device = real_device()
+    version = RealVersion(folder, INPUTS, HORIZON, QUANTILES, profiles=((1, 8, MAX_ROWS),), graph_rows=(2, 8))
+    return version.load(device, slots=SLOTS, max_rows=MAX_ROWS)
+
+
 def spoil_event(engine: Engine, slot: Slot) -> None:
     """Asking for the batch of this slot fails, by an error that leaves the GPU usable."""
     assert isinstance(engine, TensorRtEngine)
@@ -87,6 +95,7 @@ KINDS = {
     "onnx": Kind(onnx_engine, overflow),
     "tensorrt-8-on-fake-cuda": on_fake_gpu(modern=False, profiles=[(1, 8, MAX_ROWS)], graph_rows=()),
     "tensorrt-10-on-fake-cuda": on_fake_gpu(modern=True, profiles=[(1, 2, 4), (6, 8, 64)], graph_rows=(2, 8)),
+    "tensorrt": Kind(on_this_gpu, spoil_event),
 }
 
 
