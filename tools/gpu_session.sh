@@ -14,6 +14,11 @@
 #     TORCH_PY     Python with PyTorch for CUDA (default python3); may be the same one
 #     JAVA         a Java runtime, and KAFKA_LIBS a folder with Apache Kafka's jars, where nothing can be downloaded
 #
+# PY needs these wheels beside TensorRT, numpy, onnx, onnxruntime, fastavro, confluent-kafka, prometheus-client and cuda-bindings:
+#     pydantic pydantic-core annotated-types typing-inspection structlog rich markdown-it-py mdurl pygments pytest pluggy iniconfig
+#     hypothesis sortedcontainers attrs cachetools authlib joserfc cryptography cffi pycparser certifi httpx2 httpcore2 h11 anyio idna
+#     truststore watchfiles requests urllib3 charset-normalizer jgo cjdk progressbar2 python-utils psutil click semver tomli-w
+#
 # A step that fails doesn't stop the others; the exit code is the number of those that failed.
 set -u
 cd "$(dirname "$0")/.."
