@@ -53,7 +53,7 @@ def measure(events: Path, model: Path, rounds: int, commit_interval_s: float) ->
                 group=name,
                 writer_schema=str(writer_schema),
                 events=len(messages),
-                engine="demo",
+                engine="light",
                 commit_interval_s=commit_interval_s,
                 model=str(model.resolve()),
             )

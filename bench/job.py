@@ -39,7 +39,7 @@ class ContenderError(RuntimeError):
 class Job:
     """Read `events` records of `input_topic` as `group`, write as many to `output_topic`, exactly once.
 
-    `writer_schema`: file with the schema that the records were written with. `model`: the folder that "demo" serves.
+    `writer_schema`: file with the schema that the records were written with. `model`: the folder that any engine but "noop" serves.
     """
 
     bootstrap_servers: str
