@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bench.guard_text import guard_text
 from bench.job import ROOT
-from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines
+from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines, topic_lines
+from bench.tensorrt_tables import tensorrt_lines
 
 README = ROOT / "bench" / "README.md"
 FRONT_PAGE = ROOT / "README.md"
@@ -62,10 +63,42 @@ def latency_section(result: Result) -> list[str]:
     ]
 
 
+def tensorrt_section(result: Result) -> list[str]:
+    """Passes, engine and graphs on the GPU."""
+    gpu = result["gpu"]
+    return [
+        "### TensorRT",
+        "",
+        (
+            f"{gpu['name']} (compute capability {gpu['compute_capability']}), {result['runtime']}. Median of 200 passes between CUDA "
+            "events, inputs on the GPU already, input sets in turn; device memory is what loading the plan took."
+        ),
+        "",
+        *tensorrt_lines(result),
+    ]
+
+
+def freshretailnet_section(result: Result) -> list[str]:
+    """Real events from topic to topic."""
+    served = ", ".join(result["plans"]) or "ONNX Runtime"
+    return [
+        "### FreshRetailNet, topic to topic",
+        "",
+        (
+            f"{machine_line(result)} {result['model']} by {served}; events of {result['event_bytes']:.0f} bytes, commit every "
+            f"{result['commit_interval_s']:g} s, exactly once, one process."
+        ),
+        "",
+        *topic_lines(result),
+    ]
+
+
 SECTIONS: Mapping[str, Section] = {
     "throughput.json": throughput_section,
     "memory.json": memory_section,
     "latency.json": latency_section,
+    "tensorrt.json": tensorrt_section,
+    "freshretailnet.json": freshretailnet_section,
 }
 
 

@@ -29,7 +29,8 @@ from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
 from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.plan_loading import Model, load_model, load_onnx
+from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
@@ -91,7 +92,7 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
-    return _load_onnx(settings, settings.engine.model, features)
+    return _loaded(settings, settings.engine.model, features)
 
 
 def load_engines(settings: Settings, features: Schema) -> EngineSlot:
@@ -99,7 +100,7 @@ def load_engines(settings: Settings, features: Schema) -> EngineSlot:
     serving = load_engine(settings, features)
     if settings.engine.backup is None:
         return EngineSlot(serving)
-    backup = _load_onnx(settings, settings.engine.backup, features)
+    backup = _loaded(settings, settings.engine.backup, features)
     extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.spec.inputs.items()}
     if extra:
         raise ContractError(
@@ -110,16 +111,9 @@ def load_engines(settings: Settings, features: Schema) -> EngineSlot:
     return EngineSlot(serving, backup)
 
 
-def _load_onnx(settings: Settings, path: Path, features: Schema) -> OnnxEngine:
+def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
     model, card = find_model(path)
-    return OnnxEngine.load(
-        model,
-        card,
-        features,
-        slots=settings.engine.slots,
-        max_rows=rows_per_batch(settings, card),
-        threads=settings.engine.threads,
-    )
+    return load_model(settings, model, card, features)
 
 
 @contextmanager
@@ -152,7 +146,8 @@ def _standby(settings: Settings, contract: Contracts, engine: Engine, cleanup: E
     """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
     loaded: dict[str, Engine] = {}
     if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
-        loaded[engine.spec.digest] = _load_onnx(settings, settings.engine.model, contract.features)
+        path, card = find_model(settings.engine.model)
+        loaded[engine.spec.digest] = load_onnx(settings, Model(path=path, card=card), contract.features)
         cleanup.callback(loaded[engine.spec.digest].close)
     return StandBy(
         lambda spec: loaded.get(spec.digest),

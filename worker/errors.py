@@ -93,7 +93,7 @@ class EngineError(ForecastWorkerError):
 
 
 class OutOfDeviceMemoryError(EngineError):
-    """The device has no memory left for this batch. The engine may be used again; the message has the figures."""
+    """The GPU hasn't got the memory that was asked for. What was allocated before is still usable, or was freed again."""
 
 
 class FatalEngineError(EngineError):

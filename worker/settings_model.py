@@ -122,7 +122,16 @@ class EngineSettings(Section):
         ge=1,
         description="a batch that the GPU has no memory for is halved down to so many rows before that",
     )
-    threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
+    runtime: Literal["auto", "tensorrt", "onnx"] = Field(
+        default="auto",
+        description="`tensorrt` (a plan), `onnx` (ONNX Runtime on the CPU), or `auto`: a plan if the model's card names any",
+    )
+    on_missing_plan: Literal["fail", "onnx", "build"] = Field(
+        default="fail",
+        description="if no plan fits this GPU and TensorRT: stop (`fail`), serve the ONNX file on the CPU (`onnx`), or build one "
+        "here first, which takes minutes and needs write access to the models (`build`)",
+    )
+    threads: int = Field(default=0, ge=0, description="threads of ONNX Runtime; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(
         default=None, ge=1, description="largest batch, rows; unset: the card's profile maximum"
