@@ -14,7 +14,7 @@ from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.deadline import Deadline
-from worker.decode import Decoder
+from worker.decode import Decoder, Decodes
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
 from worker.errors import FatalDeliveryError, UnreachableError
@@ -28,7 +28,7 @@ from worker.preflight import Cluster, find_model, rows_per_batch
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
-from worker.source import KafkaSource
+from worker.source import KafkaSource, Source
 from worker.statistics import Tallies
 from worker.transaction import Delivery, Flushed, Transaction, Watch
 from worker.watchdog import Watchdog
@@ -117,17 +117,18 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engine, source, delivery, cluster.routing, probe)
+        yield worker_of(settings, contract, engine, source, delivery, cluster.routing, probe)
 
 
-def _worker(
+def worker_of(
     settings: Settings,
     contract: Contracts,
     engine: Engine,
-    source: KafkaSource,
+    source: Source,
     delivery: Delivery,
     routing: Callable[[], Routing],
     probe: Probe,
+    select: Callable[[Decodes], Decodes] = lambda decoder: decoder,
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
     batching, limits = settings.batching, settings.breaker
@@ -167,7 +168,7 @@ def _worker(
     )
     return Worker(
         source=source,
-        decoder=decoder,
+        decoder=select(decoder),
         batcher=batcher,
         pipeline=pipeline,
         breaker=breaker,
@@ -242,16 +243,28 @@ def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch
         if error is not None:
             failures.append(error)
 
-    config = producer_config(settings)
     if settings.delivery.guarantee == "at_least_once":
         with made("producer"):
-            producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
+            producer = Producer({**producer_config(settings), "on_delivery": failed}, logger=kafka_logger())
         return Flushed(producer, consumer, failures, watch)
+    return transaction(settings, source.group_metadata, watch)
+
+
+def transaction(
+    settings: Settings,
+    group_metadata: Callable[[], object],
+    watch: Watch,
+    note: Callable[[int], str | None] = lambda _: None,
+) -> Transaction:
+    """A transaction under `delivery.transactional_id`. Fences whoever used it before.
+
+    Raises `UnreachableError` for what the operator must mend, `FatalDeliveryError` else.
+    """
     with made("producer"):
-        producer = Producer(config, logger=kafka_logger())
+        producer = Producer(producer_config(settings), logger=kafka_logger())
     deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
     try:
-        return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)
+        return Transaction(producer, group_metadata, deadline=deadline, watch=watch, note=note)
     except FatalDeliveryError as error:
         refused = error.__cause__.args[0] if isinstance(error.__cause__, KafkaException) else None
         if refused is None or refused.code() not in INIT_REMEDIES:

@@ -12,6 +12,7 @@
     │       └── FencedError       another worker took over this transactional.id or group member; exit 4
     ├── EngineError               this batch failed in the engine: abort, leave the process, exit 5
     │   └── FatalEngineError      the engine (or its GPU context) is unusable; the same
+    ├── ReplayStoppedError        a replay ended before its end; what is committed stays, the same command goes on; exit 6
     └── OutOfOrderError           a bug of ours: positions ran backwards; never committed, exit 70
 
 After any of them the input topic is untouched and every record that isn't committed is read again by whoever owns its
@@ -93,6 +94,12 @@ class EngineError(ForecastWorkerError):
 
 class FatalEngineError(EngineError):
     """The engine, or its GPU context, can't be used any more."""
+
+
+class ReplayStoppedError(ForecastWorkerError):
+    """A replay ended before its end. What it committed stays; the same command goes on from there."""
+
+    exit_code = 6
 
 
 class OutOfOrderError(ForecastWorkerError):

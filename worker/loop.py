@@ -19,7 +19,7 @@ import structlog
 from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
-from worker.decode import Decoded, Decoder
+from worker.decode import Decoded, Decodes
 from worker.errors import AbortableError, EngineError, ForecastWorkerError, SchemaUnavailableError
 from worker.pipeline import Pipeline, Probe
 from worker.records import Records
@@ -58,7 +58,7 @@ class Worker:
         self,
         *,
         source: Source,
-        decoder: Decoder,
+        decoder: Decodes,
         batcher: Batcher,
         pipeline: Pipeline,
         breaker: Breaker,
@@ -90,6 +90,13 @@ class Worker:
     def statistics(self) -> Statistics:
         """The last snapshot: immutable, so any thread may read it."""
         return self._statistics
+
+    @property
+    def stuck(self) -> str | None:
+        """Why it can't go on by itself: the breaker, or transactions that keep being aborted. None if it can."""
+        if self._breaker.tripped is None and self._keeps_failing:
+            return f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"
+        return self._breaker.tripped
 
     def start(self) -> None:
         """Join the group."""
@@ -272,14 +279,14 @@ class Worker:
         self._joined = self._joined or self._source.joined
         if not self._joined:
             reasons.append("the consumer group hasn't assigned partitions yet")
-        if self._breaker.tripped is not None:
-            reasons.append(self._breaker.tripped)
-        if self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen:
-            reasons.append(
-                f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"
-            )
+        if self.stuck is not None:
+            reasons.append(self.stuck)
         if self._source.held:
             reasons.append(
                 f"partitions {sorted(self._source.held)} wait for a writer schema; is the registry reachable?"
             )
         return reasons
+
+    @property
+    def _keeps_failing(self) -> bool:
+        return self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen

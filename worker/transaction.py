@@ -238,15 +238,23 @@ class Transaction(_StateMachine):
             whoever used the same transactional.id and settles what it left behind.
         group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
         watch: surrounds each blocking call with its deadline; for a watchdog, as librdkafka's time-outs can fail.
+        note: asked at every commit for the text that is kept with a partition's offset; None: no text.
     """
 
     hidden = frozenset({KafkaError._STATE, KafkaError._FATAL})  # noqa: SLF001 - see above
 
     def __init__(
-        self, producer: Producer, group_metadata: Callable[[], object], *, deadline: Deadline, watch: Watch = unwatched
+        self,
+        producer: Producer,
+        group_metadata: Callable[[], object],
+        *,
+        deadline: Deadline,
+        watch: Watch = unwatched,
+        note: Callable[[int], str | None] = lambda _: None,
     ) -> None:
         super().__init__(producer, watch)
         self._group_metadata = group_metadata
+        self._note = note
         self._call("init_transactions", producer.init_transactions, deadline, FatalDeliveryError)
 
     def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
@@ -259,7 +267,12 @@ class Transaction(_StateMachine):
         """See `Delivery.commit`. Positions without outputs (all superseded, say) open a transaction of their own."""
         self._require("commit")
         self._begin(deadline)
-        offsets = _offsets(positions)
+        offsets = [
+            place if (note := self._note(place.partition)) is None else TopicPartition(
+                place.topic, place.partition, place.offset, note
+            )
+            for place in _offsets(positions)
+        ]
         metadata = self._group_metadata()
         self._call(
             "send_offsets_to_transaction",
