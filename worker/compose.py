@@ -223,17 +223,22 @@ def _codecs(
 
 def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:
     """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
+    registry = registry_of(settings)
+    id_of = registry.register if settings.registry.auto_register else registry.find
+    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
+    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
+    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
+
+
+def registry_of(settings: Settings) -> RegistrySchemas:
+    """The client of the schema registry. Raises `UnreachableError` if it can't be made; doesn't connect yet."""
     auth = settings.registry
-    registry = RegistrySchemas(
+    return RegistrySchemas(
         url=auth.url or "",
         timeout_s=auth.timeout_s,
         basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
         ca_location=None if auth.ca_location is None else str(auth.ca_location),
     )
-    id_of = registry.register if auth.auto_register else registry.find
-    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
-    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
-    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
 def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:

@@ -103,7 +103,8 @@ class RegistrySchemas:
 
     def latest(self, subject: str) -> Schema | None:
         """The newest schema under `subject`; None if there is none. Raises `ContractError` if it is no Avro record,
-        `UnreachableError` if the registry can't be asked."""
+        `UnreachableError` if the registry can't be asked.
+        """
         try:
             found = self._client.get_latest_version(subject)
         except SchemaRegistryError as error:

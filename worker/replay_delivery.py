@@ -6,6 +6,7 @@ transaction, as the note beside each offset, so that a killed replay goes on cou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -85,23 +86,24 @@ class ReplayDelivery:
     Args:
         inner: the transaction. It must take its notes from `note`, which is why it is given by `attach`.
         forecasts: the topic of the forecasts; whatever goes to another one is a dead letter.
-        pages: partition -> its page as of the last commit.
-        totals: of the same moment.
+        pages: partition -> its page.
         guard: with `--to-live`.
     """
 
-    def __init__(self, *, forecasts: str, pages: dict[int, Page], totals: Totals, guard: LiveGuard | None = None) -> None:
+    def __init__(self, *, forecasts: str, pages: Mapping[int, Page], guard: LiveGuard | None = None) -> None:
         self._inner: Delivery | None = None
         self._forecasts = forecasts
         self._pages = pages
-        self._totals = totals
-        self._pending = Totals()
-        self._next = totals
+        self._totals = self._next = self._pending = Totals()
         self._guard = guard
 
     def attach(self, inner: Delivery) -> None:
         """Give it its transaction."""
         self._inner = inner
+
+    def begin(self, totals: Totals) -> None:
+        """Count on from `totals`, those of the last commit."""
+        self._totals = self._next = totals
 
     @property
     def totals(self) -> Totals:

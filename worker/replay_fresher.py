@@ -63,7 +63,7 @@ class AsOfReader:
         """The day. Raises `ValueError` if the value isn't of that schema."""
         try:
             content = fastavro.schemaless_reader(io.BytesIO(value[self._prefix_bytes :]), self._schema, None)
-            return int(content[_AS_OF])  # type: ignore[index, call-overload, arg-type]
+            return int(content[_AS_OF])  # type: ignore[index, call-overload]
         except (EOFError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"isn't a forecast of this schema: {type(error).__name__}: {error}") from error
 

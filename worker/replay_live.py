@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from worker.deadline import Clock, Deadline
 from worker.errors import FatalDeliveryError
 from worker.replay_fresher import Fresher, Live
-from worker.source_errors import check, fatal
+from worker.replay_offsets import offsets_of
+from worker.source_errors import check
 
 READ_RECORDS: Final = 5000
 FIRST_READ_S: Final = 1800.0
-ASK_TIMEOUT_S: Final = 10.0
 
 
 class LiveTable:
@@ -65,12 +65,8 @@ class LiveTable:
 
     def settle(self, deadline: Deadline) -> None:
         """Read everything that lies on the topic now, also behind transactions that are still open: waits for their end."""
-        requests = {TopicPartition(place.topic, place.partition): OffsetSpec.latest() for place in self._places}
-        try:
-            asked = self._admin.list_offsets(requests, request_timeout=ASK_TIMEOUT_S)
-            ends = {place.partition: int(future.result(ASK_TIMEOUT_S).offset) for place, future in asked.items()}
-        except KafkaException as exception:
-            raise fatal(exception.args[0], f"asking for the ends of {self._topic}") from exception
+        found = offsets_of(self._admin, self._topic, list(self._reached), "end")
+        ends = {partition: offset for partition, (offset, _) in found.items()}
         self._read_up_to(ends, deadline)
 
     def close(self) -> None:
@@ -91,18 +87,9 @@ class LiveTable:
                     self._reached[place.partition] = max(self._reached[place.partition], place.offset)
 
     def _visible_ends(self) -> Mapping[int, int]:
-        """The last stable offsets: a consumer of committed records is told these."""
-        try:
-            return {
-                place.partition: int(
-                    self._consumer.get_watermark_offsets(
-                        TopicPartition(place.topic, place.partition), timeout=ASK_TIMEOUT_S
-                    )[1]
-                )
-                for place in self._places
-            }
-        except KafkaException as exception:
-            raise fatal(exception.args[0], f"asking for the ends of {self._topic}") from exception
+        """The last stable offsets, in one request for all partitions."""
+        found = offsets_of(self._admin, self._topic, list(self._reached), "stable")
+        return {partition: offset for partition, (offset, _) in found.items()}
 
     def _take(self, message: Message) -> None:
         partition, offset = int(message.partition() or 0), int(message.offset() or 0)

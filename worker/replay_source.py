@@ -57,7 +57,7 @@ class SpanSource:
         headers: True keeps record headers.
     """
 
-    def __init__(  # noqa: PLR0913 - everything is injected
+    def __init__(
         self,
         consumer: Consumer,
         topic: str,
@@ -189,7 +189,9 @@ class SpanSource:
     def _begin(self, offsets: Mapping[int, int]) -> None:
         self._places = dict(offsets)
         self._done = frozenset(p for p, span in self._spans.items() if offsets[p] >= span.next_offset)
-        places = [TopicPartition(self._topic, p, offset) for p, offset in sorted(offsets.items()) if p not in self._done]
+        places = [
+            TopicPartition(self._topic, p, offset) for p, offset in sorted(offsets.items()) if p not in self._done
+        ]
         self._consumer.assign(places)
         self._consumer.resume(places)  # a partition that was paused before stays so over an assignment
 

@@ -46,8 +46,10 @@ class Edges:
 
 def bound_from_text(text: str, option: str) -> Bound:
     """A bound from the command line. Raises `ConfigurationError`."""
-    if text == "earliest" or text == "latest":  # noqa: PLR1714 - so that the type is narrowed
-        return Bound(text, 0, text)
+    if text == "earliest":
+        return Bound("earliest", 0, text)
+    if text == "latest":
+        return Bound("latest", 0, text)
     if found := _OFFSET.fullmatch(text):
         return Bound("offset", int(found[1]), text)
     try:
@@ -92,9 +94,7 @@ def check_order(since: Bound, until: Bound, now_ms: int) -> None:
         )
 
 
-def spans_from_edges(
-    edges: Mapping[int, Edges], since: Bound, until: Bound, *, allow_gaps: bool
-) -> Mapping[int, Span]:
+def spans_from_edges(edges: Mapping[int, Edges], since: Bound, until: Bound, *, allow_gaps: bool) -> Mapping[int, Span]:
     """Partition -> its span. Raises `ConfigurationError` with every partition whose span isn't (all) there."""
     problems: list[str] = []
     spans: dict[int, Span] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource  # type: ignore[attr-defined] # untyped there
 from confluent_kafka.cimpl import NewTopic
 
 from worker.avro import Schema, fingerprint

@@ -268,9 +268,9 @@ class Transaction(_StateMachine):
         self._require("commit")
         self._begin(deadline)
         offsets = [
-            place if (note := self._note(place.partition)) is None else TopicPartition(
-                place.topic, place.partition, place.offset, note
-            )
+            place
+            if (note := self._note(place.partition)) is None
+            else TopicPartition(place.topic, place.partition, place.offset, note)
             for place in _offsets(positions)
         ]
         metadata = self._group_metadata()
