@@ -156,7 +156,8 @@ class Worker:
         elif self._pipeline.open_slot():
             self._starved_since_s = None
             self._fetch(wanted=True)
-            self._take(self._poll())
+            asked = self._batcher.room
+            self._take(self._poll(), asked)
         else:
             self._wait_for_slot()
 
@@ -169,8 +170,13 @@ class Worker:
         self._probe("polled")
         return records
 
-    def _take(self, records: Records) -> None:
-        """Decode one poll into the open slot, and cut the batch if it is time."""
+    def _take(self, records: Records, asked: int) -> None:
+        """Decode one poll into the open slot, and cut the batch if it is time.
+
+        A poll that brought all that was `asked` for left more behind it: catching up, a full batch drops what it can, and
+        goes on.
+        """
+        more = len(records) >= asked
         if len(records):
             if not self._pipeline.open_slot():  # a rebalance inside the poll gave it away, and freed all others
                 raise EngineError("no free slot after a rebalance")
@@ -179,7 +185,8 @@ class Worker:
                 raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
             self._batcher.add(records, decoded, self._clock())
             self._probe("gathered")
-        reason = self._batcher.cut(self._clock(), engine_idle=not self._pipeline.busy)
+        goes_on = more and self._batcher.room <= 0 and self._batcher.make_room()
+        reason = self._batcher.cut(self._clock(), engine_idle=not self._pipeline.busy and not goes_on)
         if reason is not None:
             self._pipeline.submit(reason)
 

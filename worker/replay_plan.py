@@ -32,7 +32,7 @@ from worker.replay_request import Names, Request, arguments_of, replay_settings
 from worker.replay_span import Edges, spans_from_edges
 from worker.replay_target import check_subject, check_target, create_like, first_value, shape_of
 from worker.settings_model import Settings
-from worker.transaction import unwatched
+from worker.transaction import PASSING, RETRY_PAUSE_S, unwatched
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +60,7 @@ class Plan:
 
 def read_book(consumer: Consumer, topic: str, partitions: Sequence[int]) -> Mapping[int, Entry]:
     """What is kept under the consumer's group; empty for a new name. Raises `ConfigurationError`, `UnreachableError`."""
-    try:
-        places = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=TIMEOUT_S)
-    except KafkaException as exception:
-        raise UnreachableError(f"asking for the replay's progress: {exception.args[0].str()}") from exception
+    places = _committed(consumer, [TopicPartition(topic, partition) for partition in partitions])
     entries: dict[int, Entry] = {}
     for place in places:
         if place.error is not None:
@@ -72,6 +69,19 @@ def read_book(consumer: Consumer, topic: str, partitions: Sequence[int]) -> Mapp
             page = page_from_note(place.metadata, f"partition {place.partition}")
             entries[place.partition] = Entry(offset=place.offset, page=page)
     return entries
+
+
+def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets. A coordinator that is moving or starting up is asked again."""
+    deadline = Deadline.after(TIMEOUT_S, time.monotonic)
+    while True:
+        try:
+            return consumer.committed(places, timeout=TIMEOUT_S)
+        except KafkaException as exception:
+            error = exception.args[0]
+            if error.code() not in PASSING or deadline.expired:
+                raise UnreachableError(f"asking for the replay's progress: {error.str()}") from exception
+            time.sleep(RETRY_PAUSE_S)
 
 
 class Planner:
