@@ -124,6 +124,12 @@ class Batcher:
         return self._gathering.rows
 
     @property
+    def oldest_ms(self) -> int | None:
+        """Event time of the oldest row gathered; None if none has one."""
+        stamps_ms = [records.timestamps_ms[sources] for records, sources in self._gathering.chunks]
+        return oldest_of(stamps_ms)
+
+    @property
     def room(self) -> int:
         """How many more records may be added."""
         gathering = self._gathering
@@ -311,6 +317,12 @@ class _Gathering:
         if self.slot is not None:
             for column in self.slot.columns.values():
                 column[: len(live)] = column[live]
+
+
+def oldest_of(timestamps_ms: Sequence[NDArray[np.int64]]) -> int | None:
+    """The least of all that are known, milliseconds; None if none is."""
+    known = [int(column[column >= 0].min()) for column in timestamps_ms if (column >= 0).any()]
+    return min(known, default=None)
 
 
 def _kept(

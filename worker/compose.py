@@ -19,6 +19,7 @@ from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
 from worker.errors import FatalDeliveryError, UnreachableError
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.freshness import Freshness
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
@@ -165,6 +166,7 @@ def worker_of(
         clock=time.monotonic,
         wall_clock_ms=wall_clock_ms,
         probe=probe,
+        freshness=Freshness(window_s=settings.freshness.window_s, max_keys=settings.freshness.max_keys),
     )
     return Worker(
         source=source,

@@ -18,6 +18,7 @@ import structlog
 
 from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
+from worker.catching_up import CatchingUp
 from worker.deadline import Clock, Deadline
 from worker.decode import Decoded, Decodes
 from worker.errors import AbortableError, EngineError, ForecastWorkerError, SchemaUnavailableError
@@ -78,6 +79,7 @@ class Worker:
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
         self._probe = probe
+        self._catching_up = CatchingUp()
         self._starved_since_s: float | None = None
         self._paused = False
         self._joined = False
@@ -273,12 +275,31 @@ class Worker:
         if now_s >= self._lag_due_s:
             self._lag_due_s = now_s + LAG_EVERY_S
             self._tallies.assigned(self._source.assigned)
-            for lag in self._source.lags(self._wall_clock_ms()):
+            lags = self._source.lags(self._wall_clock_ms())
+            for lag in lags:
                 self._tallies.lag(lag.partition, lag.records, lag.seconds)
+            self._look_at_freshness(max((lag.seconds for lag in lags), default=0.0), now_s)
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())
             self._statistics = self._tallies.snapshot(now_s)
+
+    def _look_at_freshness(self, unread_s: float, now_s: float) -> None:
+        """`unread_s`: age of the last record read of a partition that has more. What is under way may be older."""
+        oldest_ms = self._pipeline.oldest_unserved_ms
+        under_way_s = 0.0 if oldest_ms is None else max(0.0, (self._wall_clock_ms() - oldest_ms) / 1000)
+        oldest_s = max(unread_s, under_way_s)
+        self._pipeline.freshness.keep(self._source.assigned)
+        self._tallies.freshness(oldest_s, self._pipeline.freshness.keys(now_s))
+        caught_up = self._catching_up.look(oldest_s, *self._tallies.read, now_s)
+        if caught_up is not None:
+            log.info(
+                "caught up",
+                records=caught_up.records,
+                superseded=caught_up.superseded,
+                seconds=round(caught_up.seconds, 1),
+                oldest_s=round(caught_up.oldest_s, 1),
+            )
 
     def _reasons(self) -> list[str]:
         """Why this worker isn't ready; empty if it is."""

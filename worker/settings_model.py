@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
+from worker.settings_freshness import FreshnessSettings
 from worker.settings_replay import ReplaySettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 
@@ -190,6 +191,7 @@ class Settings(Section):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
     replay: ReplaySettings = Field(default_factory=ReplaySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine import EngineSpec
+from worker.freshness import FreshKeys
 from worker.records import Reason
 
 ROW_BOUNDS: tuple[float, ...] = tuple(float(1 << power) for power in range(17))
@@ -32,6 +33,9 @@ LATENCY_BOUNDS_S: tuple[float, ...] = (
     *(30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0),
 )
 """From event time to commit, seconds: 10 ms to a day, so that a backlog shows as what it is."""
+
+
+NO_KEYS = FreshKeys(0, 0, 0)
 
 
 class Stage(StrEnum):
@@ -74,7 +78,7 @@ class Statistics:
     """Everything counted since the start, at `taken_s` (the injected clock's seconds: when the loop made its last step).
 
     `last_poll_s` is None before the first poll, `engine` before a model is loaded. `not_ready` holds the reasons why the
-    worker isn't ready, in words; empty: it is.
+    worker isn't ready, in words; empty: it is. `oldest_unserved_s` is 0 while nothing waits; `keys` are those that the worker serves.
     """
 
     taken_s: float
@@ -95,6 +99,8 @@ class Statistics:
     lags: Mapping[int, Lag]
     not_ready: tuple[str, ...]
     engine: EngineSpec | None
+    oldest_unserved_s: float = 0.0
+    keys: FreshKeys = NO_KEYS
 
     @property
     def ready(self) -> bool:
@@ -123,6 +129,8 @@ class Tallies:
         self._lags: dict[int, Lag] = {}
         self._not_ready: tuple[str, ...] = ("starting",)
         self._engine: EngineSpec | None = None
+        self._oldest_unserved_s = 0.0
+        self._keys = NO_KEYS
 
     def polled(self, records: int, now_s: float) -> None:
         """A poll returned `records` records (or none) at `now_s`."""
@@ -184,6 +192,15 @@ class Tallies:
         """This engine computes from now on."""
         self._engine = spec
 
+    def freshness(self, oldest_unserved_s: float, keys: FreshKeys) -> None:
+        """The oldest event that waits for its commit is so old; these are the keys served."""
+        self._oldest_unserved_s, self._keys = oldest_unserved_s, keys
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Records read, and events superseded, so far."""
+        return self._records, self._superseded
+
     def snapshot(self, now_s: float) -> Statistics:
         """Everything so far, frozen. `now_s` is the time of the loop's step that takes it."""
         return Statistics(
@@ -205,6 +222,8 @@ class Tallies:
             lags=MappingProxyType(self._lags.copy()),
             not_ready=self._not_ready,
             engine=self._engine,
+            oldest_unserved_s=self._oldest_unserved_s,
+            keys=self._keys,
         )
 
 

@@ -110,7 +110,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert batch.slot is (open_slot if batch.rows else None)
         assert self.batcher.slot is (None if batch.rows else open_slot)
         self.sealed += self.gathered
-        self.gathered, self.arrived_s = [], []
+        self.gathered, self.arrived_s, self.dropped = [], [], set()
         if batch.slot is not None:
             self.engine.release(batch.slot)
             self.open()
@@ -121,7 +121,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert slot is not None
         self.engine.release(slot)
         self.unread.extendleft(reversed(self.gathered))
-        self.gathered, self.arrived_s = [], []
+        self.gathered, self.arrived_s, self.dropped = [], [], set()
         self.open()
 
     def check_outcomes(self, batch: Batch) -> None:
