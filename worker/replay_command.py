@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 def replay(settings: Settings, given: argparse.Namespace) -> int:
     """Replay a span, or go on with it. Nothing is written before everything is checked."""
+    if given.part is None:  # those that this one starts are as nice as it is
+        os.nice(settings.replay.niceness)
     request = request_from(given, settings, wall_clock_ms())
     planner = Planner(settings, request)
     try:
@@ -51,7 +53,6 @@ def replay(settings: Settings, given: argparse.Namespace) -> int:
 
 def _alone(settings: Settings, plan: Plan, tell: Tell) -> Sequence[Ended]:
     """In this process. An error goes up with its own message and exit code."""
-    os.nice(settings.replay.niceness)
     with stop_signals() as stop:
         standing = replay_part(settings, plan, 0, tell=lambda standing: tell([standing]), stopping=stop.is_set)
     return [Ended(part=0, exit_code=0, standing=standing)]
@@ -66,7 +67,6 @@ def _part(settings: Settings, plan: Plan, number: int) -> int:
     """One of several processes."""
     if not plan.resumed:
         raise ConfigurationError("--part is for processes that a replay starts itself; leave it out")
-    os.nice(settings.replay.niceness)
     is_orphan = orphaned(os.getppid())
 
     def tell(standing: Standing) -> None:

@@ -11,7 +11,7 @@ from worker.settings_section import Seconds, Section, unless_off
 
 
 class ReplaySettings(Section):
-    """How `forecast-worker replay` makes way for the live workers."""
+    """How a replay makes way for the live workers."""
 
     pause_above_lag_records: Annotated[int | None, BeforeValidator(unless_off)] = Field(
         default=20_000,
