@@ -129,7 +129,8 @@ def stop_compaction(servers: str, topic: str) -> None:
             ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET),
         ],
     )
-    for future in AdminClient({"bootstrap.servers": servers}).incremental_alter_configs([resource]).values():
+    admin = AdminClient({"bootstrap.servers": servers})
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(30.0)
 
 
