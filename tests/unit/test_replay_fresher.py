@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import fastavro
 import pytest
 from hypothesis import given
@@ -102,7 +104,7 @@ def kept(*steps: str) -> int | None:
     """What stays of the key after a live worker wrote day 5 and a replay day 3, in an order that hides the one."""
     log = Log()
     replay = Replay(log)
-    acts = {
+    acts: dict[str, Callable[[], None]] = {
         "live writes": lambda: log.write("live", 5),
         "live commits": lambda: log.settle("live", committed=True),
         "replay writes": lambda: replay.write(3),
