@@ -43,6 +43,8 @@ PARTITIONS = 8
 EVENTS = 200_000
 COMPACTED_SERIES, COMPACTED_DAYS = 15_000, 4
 """Sent first, and thinned out by compaction."""
+TRUNCATED_RECORDS = 3000
+"""Deleted at the front of two partitions."""
 BROKER = {"log.cleaner.backoff.ms": "500"}
 START_UP_S = 6.0
 KILLS = 10
@@ -104,7 +106,7 @@ def make_log(kafka: EmbeddedKafka, topic: str) -> tuple[Sequence[Place], Mapping
     plain = chain.from_iterable(EventWriter(series).events_of(day) for day in days[COMPACTED_DAYS:])
     fill(servers, topic, islice(plain, EVENTS))
     sent = read(servers, topic)
-    truncated = dict.fromkeys((2, 5), 3000)
+    truncated = {p: [place.offset for place in sent if place.partition == p][TRUNCATED_RECORDS] for p in (2, 5)}
     truncate(servers, topic, truncated)
     found = read(servers, topic)
     ends = {p: max(place.offset for place in found if place.partition == p) for p in range(PARTITIONS)}

@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -126,14 +127,17 @@ class SpanSource:
             return Records.of([], topic=self._topic)
         try:
             messages = self._consumer.consume(granted, 0.0 if eager else timeout_s)
-            if not messages and eager:
+            if not messages and eager and not self._at_ends():  # at the ends there is nothing to wait for
                 messages = self._consumer.consume(1, timeout_s)
         except KafkaException as exception:
             raise fatal(exception.args[0]) from exception
-        records = self._records([m for m in messages if self._is_wanted(m)])
+        records = self._records([message for message in messages if message.error() is None])
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._heard(error, int(message.partition() or 0), int(message.offset() or 0))
         self._allowance.spent(len(records))
         if len(messages) < granted:
-            self._look()
+            self._at_ends()
         return records
 
     def rewind(self) -> None:
@@ -195,14 +199,36 @@ class SpanSource:
         self._consumer.assign(places)
         self._consumer.resume(places)  # a partition that was paused before stays so over an assignment
 
-    def _is_wanted(self, message: Message) -> bool:
-        """Whether it is a record of the span. Takes note of the end of a partition; raises what can't heal by itself."""
-        partition, offset = int(message.partition() or 0), int(message.offset() or 0)
-        error = message.error()
-        if error is None:
-            if offset >= self._spans[partition].next_offset:
-                self._finish({partition})
-            return partition not in self._done
+    def _records(self, messages: Sequence[Message]) -> Records:
+        """Those of the span. What lies behind its end proves that the end was passed."""
+        records = self._columns(messages)
+        ends = np.zeros(1 + max(self._spans, default=0), np.int64)
+        for partition in self.assigned - self._done:
+            ends[partition] = self._spans[partition].next_offset
+        wanted = records.offsets < ends[records.partitions]
+        passed = np.unique(records.partitions[~wanted]).tolist()
+        if passed:
+            records = records.select(np.flatnonzero(wanted))
+        for partition in np.unique(records.partitions).tolist():
+            last = records[int(np.flatnonzero(records.partitions == partition)[-1])]
+            self._last[partition] = replace(last, value=None)  # the value's memory isn't needed
+            self._places[partition] = last.next_offset
+        self._finish(passed)
+        return records
+
+    def _columns(self, messages: Sequence[Message]) -> Records:
+        return Records(
+            topic=self._topic,
+            partitions=np.fromiter((m.partition() for m in messages), np.int32, len(messages)),
+            offsets=np.fromiter((m.offset() for m in messages), np.int64, len(messages)),
+            timestamps_ms=np.fromiter((m.timestamp()[1] for m in messages), np.int64, len(messages)),
+            keys=[m.key() for m in messages],
+            values=[m.value() for m in messages],
+            headers=[headers_of(m) for m in messages] if self._headers else None,
+        )
+
+    def _heard(self, error: KafkaError, partition: int, offset: int) -> None:
+        """The broker's "end of partition" is taken note of; what can't heal by itself is raised."""
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes start so
             if partition not in self._held and offset >= self._spans[partition].next_offset:
                 self._finish({partition})
@@ -213,31 +239,14 @@ class SpanSource:
             )
         else:
             check(error)
-        return False
 
-    def _records(self, messages: Sequence[Message]) -> Records:
-        records = Records(
-            topic=self._topic,
-            partitions=np.fromiter((m.partition() for m in messages), np.int32, len(messages)),
-            offsets=np.fromiter((m.offset() for m in messages), np.int64, len(messages)),
-            timestamps_ms=np.fromiter((m.timestamp()[1] for m in messages), np.int64, len(messages)),
-            keys=[m.key() for m in messages],
-            values=[m.value() for m in messages],
-            headers=[headers_of(m) for m in messages] if self._headers else None,
-        )
-        partitions = records.partitions
-        for partition in np.unique(partitions).tolist():
-            last = records[int(np.flatnonzero(partitions == partition)[-1])]
-            self._last[partition] = last
-            self._places[partition] = last.next_offset
-        return records
-
-    def _look(self) -> None:
-        """Take partitions whose end has been passed off the list."""
+    def _at_ends(self) -> bool:
+        """Take partitions whose end has been passed off the list. True if none is left."""
         open_ = sorted(self.assigned - self._done - self.held)
         for place in self._consumer.position([TopicPartition(self._topic, p) for p in open_]):
             if place.offset is not None and place.offset >= self._spans[place.partition].next_offset:
                 self._finish({place.partition})
+        return self.done
 
     def _finish(self, partitions: Iterable[int]) -> None:
         """These were read to their end: what lies behind it needn't be fetched."""
