@@ -9,7 +9,8 @@ from typing import Final
 _ROWS: Final = ("1", "64", "512", "2048", "8192")
 _OPENING: Final = """## One forward pass on the GPU
 
-Milliseconds, median of 50, by CUDA events, inputs on the GPU already, input sets in turn."""
+Milliseconds, median of 50, by CUDA events, inputs on the GPU already, input sets in turn.
+FP32 is without TF32."""
 
 
 def timing_section(results: Path) -> str:
