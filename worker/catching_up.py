@@ -25,19 +25,23 @@ class CatchingUp:
     """Watches the age of the oldest unserved event."""
 
     def __init__(self) -> None:
-        self._began: tuple[float, int, int] | None = None
+        self._before: tuple[float, int, int] | None = None  # the last look that wasn't behind: time and counts
+        self._is_behind = False
         self._oldest_s = 0.0
 
     def look(self, oldest_s: float, records: int, superseded: int, now_s: float) -> CaughtUp | None:
         """`oldest_s` is that age now, the others what was counted so far. Tells once, when it is over."""
-        if self._began is None:
-            if oldest_s >= BEHIND_S:
-                self._began, self._oldest_s = (now_s, records, superseded), oldest_s
+        since_s, records_before, superseded_before = self._before or (now_s, 0, 0)
+        if self._is_behind and oldest_s > CAUGHT_UP_S:
+            self._oldest_s = max(self._oldest_s, oldest_s)
             return None
-        self._oldest_s = max(self._oldest_s, oldest_s)
-        if oldest_s > CAUGHT_UP_S:
+        if not self._is_behind and oldest_s >= BEHIND_S:
+            self._is_behind, self._oldest_s, self._before = True, oldest_s, (since_s, records_before, superseded_before)
             return None
-        (since_s, records_before, superseded_before), self._began = self._began, None
+        was_behind, self._is_behind = self._is_behind, False
+        self._before = (now_s, records, superseded)
+        if not was_behind:
+            return None
         return CaughtUp(
             records=records - records_before,
             superseded=superseded - superseded_before,

@@ -261,7 +261,7 @@ def transaction(
     settings: Settings,
     group_metadata: Callable[[], object],
     watch: Watch,
-    note: Callable[[int], str | None] = lambda _: None,
+    note: Callable[[int], str] = lambda _: "",
 ) -> Transaction:
     """A transaction under `delivery.transactional_id`. Fences whoever used it before.
 

@@ -238,7 +238,7 @@ class Transaction(_StateMachine):
             whoever used the same transactional.id and settles what it left behind.
         group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
         watch: surrounds each blocking call with its deadline; for a watchdog, as librdkafka's time-outs can fail.
-        note: asked at every commit for the text that is kept with a partition's offset; None: no text.
+        note: asked at every commit for the text that is kept with a partition's offset.
     """
 
     hidden = frozenset({KafkaError._STATE, KafkaError._FATAL})  # noqa: SLF001 - see above
@@ -250,7 +250,7 @@ class Transaction(_StateMachine):
         *,
         deadline: Deadline,
         watch: Watch = unwatched,
-        note: Callable[[int], str | None] = lambda _: None,
+        note: Callable[[int], str] = lambda _: "",
     ) -> None:
         super().__init__(producer, watch)
         self._group_metadata = group_metadata
@@ -267,12 +267,7 @@ class Transaction(_StateMachine):
         """See `Delivery.commit`. Positions without outputs (all superseded, say) open a transaction of their own."""
         self._require("commit")
         self._begin(deadline)
-        offsets = [
-            place
-            if (note := self._note(place.partition)) is None
-            else TopicPartition(place.topic, place.partition, place.offset, note)
-            for place in _offsets(positions)
-        ]
+        offsets = _offsets(positions, self._note)
         metadata = self._group_metadata()
         self._call(
             "send_offsets_to_transaction",
@@ -348,8 +343,8 @@ class Flushed(_StateMachine):
         self._state = State.READY
 
 
-def _offsets(positions: Positions) -> list[TopicPartition]:
-    return [TopicPartition(positions.topic, partition, span.next_offset) for partition, span in positions.spans.items()]
+def _offsets(positions: Positions, note: Callable[[int], str] = lambda _: "") -> list[TopicPartition]:
+    return [TopicPartition(positions.topic, p, span.next_offset, note(p)) for p, span in positions.spans.items()]
 
 
 def _flagged(error: KafkaError) -> KafkaError:

@@ -217,6 +217,29 @@ def test_to_live_changes_no_forecast_that_is_as_fresh(job: Job) -> None:
     assert start > 0
 
 
+def test_live_forecasts_that_come_while_it_runs_are_not_buried(job: Job) -> None:
+    job.send(range(3000))
+    job.extra = {"input": {"offset_reset": "latest"}}
+    replay = Replay(
+        job, "race", *SPAN, "--to-live", replay={"commit_interval_s": 0.3, "pause_above_lag_records": "off"}
+    )
+    with job.worker("live", delivery={"commit_interval_s": 0.5}) as worker:
+        worker.wait_ready()
+        process = replay.start("--rate", "1000")
+        for first in range(0, 3000, 100):  # from the end, so that both meet in the middle
+            fresh = range(2900 - first, 3000 - first)
+            base = 1_700_000_100_000
+            produce(job.bootstrap, job.source, [(key(n), event(n, as_of=19_950), base, n % 4) for n in fresh])
+            time.sleep(0.15)
+        assert process.wait(60) == 0, process.communicate()
+        process.communicate()
+        job.wait_done({p: r.offset + 1 for r in job.inputs() for p in [r.partition]})
+        assert worker.stop() == 0, worker.log
+    live = _live(job)
+    assert len(live) == 3000
+    assert {as_of for as_of, _ in live.values()} == {19_950}
+
+
 # -- refused, before anything is written -------------------------------------------------------------------------------
 
 
