@@ -55,6 +55,7 @@ REPLAY_RATE_PER_S = 2000
 LIVE_SECONDS = 15.0
 WARM_UP_S = 5.0
 COMMIT_INTERVAL_S = 0.5
+"""Of the live path, and of the replays that are killed. The others commit as often as a replay does by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +77,14 @@ class Setting:
             "engine": {"model": str(MODEL)},
             "batching": {"coalesce": False},
             "delivery": {"transactional_id": live, "commit_interval_s": COMMIT_INTERVAL_S},
-            "replay": {"commit_interval_s": COMMIT_INTERVAL_S},
             "log": {"level": "warning", "format": "text"},
         }
 
-    def replays(self, live: str) -> Replays:
-        """Runs replays of what `live` reads."""
+    def replays(self, live: str, **replay: object) -> Replays:
+        """Runs replays of what `live` reads. `replay`: settings of that section; its defaults else."""
         folder = self.directory / live
         folder.mkdir()
-        return Replays(self.settings(live), folder)
+        return Replays(self.settings(live) | {"replay": replay}, folder)
 
     def committed(self, group: str) -> Mapping[int, int]:
         """The group's offsets."""
@@ -153,7 +153,7 @@ def check_keys(expected: Sequence[Place], servers: str, topic: str, what: str) -
 
 def measure_once(setting: Setting, expected: Sequence[Place]) -> Mapping[str, object]:
     """One replay of everything by two processes, and another one that is killed again and again."""
-    replays = setting.replays("once")
+    replays = setting.replays("once", commit_interval_s=COMMIT_INTERVAL_S)
     whole = replays.finish("whole", "--workers", "2")
     target = "forecasts-once.replay.whole"
     check_once(expected, outcomes(setting.servers, target, "letters-once.replay.whole"), "whole")
