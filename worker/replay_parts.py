@@ -87,6 +87,7 @@ def run_parts(
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            _output(process).close()
     for number, code in enumerate(codes):
         if code:
             log.warning("a process of the replay ended before its end", part=number, exit_code=code)

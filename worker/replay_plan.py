@@ -198,10 +198,12 @@ class Planner:
 
     def _partitions(self) -> Sequence[int]:
         counts = self._cluster.partitions()
-        missing = [t for t in (self._topic, self._settings.output.topic) if t not in counts]
+        live = self._settings.output
+        missing = [topic for topic in (self._topic, live.topic, live.dead_letter_topic) if topic not in counts]
         if missing:
             raise UnreachableError(
-                f"topics that don't exist: {', '.join(missing)}; correct input.topic and output.topic"
+                f"topics that don't exist: {', '.join(missing)}; correct input.topic, output.topic and "
+                "output.dead_letter_topic, like which a replay's are made"
             )
         there = range(counts[self._topic])
         chosen = self._request.partitions or tuple(there)

@@ -121,6 +121,7 @@ def replay_settings(settings: Settings, request: Request, model: Path, part: str
         "output": {"topic": names.forecasts, "dead_letter_topic": names.dead_letters},
         "engine": {"model": model},
         "batching": {"coalesce": False},
+        "freshness": {"max_keys": 0},
         "delivery": {
             "guarantee": "exactly_once",
             "transactional_id": f"{names.group}.{part}",

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 BURST_S: Final = 0.2
 """A rate is kept over so long: what wasn't used is lost after it."""
+LEAST_S: Final = 0.05
+"""So much of it is handed out at a time, at least: many polls of few records cost more than they bring."""
 ASK_TIMEOUT_S: Final = 5.0
 
 Behind = Callable[[], int | None]
@@ -77,9 +79,10 @@ class Throttle:
         if self._rate_per_s is None:
             return wanted_records
         burst = max(1.0, self._rate_per_s * BURST_S)
+        least = max(1.0, self._rate_per_s * LEAST_S)
         self._tokens = min(burst, self._tokens + (now_s - self._filled_s) * self._rate_per_s)
         self._filled_s = now_s
-        return min(wanted_records, int(self._tokens))
+        return min(wanted_records, int(self._tokens)) if self._tokens >= least else 0
 
     def spent(self, records: int) -> None:
         """See `Allowance.spent`."""
