@@ -104,12 +104,13 @@ class Planner:
 
     def plan(self) -> Plan:
         """Check everything; nothing is written. Raises `ConfigurationError` and its kin."""
-        partitions = self._partitions()
+        there = self._there()
+        entries = read_book(self._reader, self._topic, there)  # of all partitions, whichever are chosen now
+        partitions = self._chosen(there)
         if self._request.workers > len(partitions):
             raise ConfigurationError(
                 f"--workers: got {self._request.workers}, expected {len(partitions)} at most, one for each partition"
             )
-        entries = read_book(self._reader, self._topic, partitions)
         plan = self._going_on(entries) if entries else self._new(partitions)
         settings = replay_settings(self._settings, self._request, plan.model, "check")
         load_engine(settings, load_schema(settings.wire.features, "sku_features")).close()
@@ -123,7 +124,7 @@ class Planner:
         contracts(settings)  # registers the schemas, where there is a registry
         book = transaction(settings, self._reader.consumer_group_metadata, unwatched, lambda p: plan.pages[p].note())
         try:
-            entries = read_book(self._reader, self._topic, self._partitions())  # somebody may have been faster
+            entries = read_book(self._reader, self._topic, self._there())  # somebody may have been faster
             if entries:
                 return self._going_on(entries)
             starts = {p: Span(page.span.first_offset, page.span.first_offset) for p, page in plan.pages.items()}
@@ -196,7 +197,8 @@ class Planner:
             )
         return Path(wanted)
 
-    def _partitions(self) -> Sequence[int]:
+    def _there(self) -> Sequence[int]:
+        """All partitions of the input topic."""
         counts = self._cluster.partitions()
         live = self._settings.output
         missing = [topic for topic in (self._topic, live.topic, live.dead_letter_topic) if topic not in counts]
@@ -205,7 +207,9 @@ class Planner:
                 f"topics that don't exist: {', '.join(missing)}; correct input.topic, output.topic and "
                 "output.dead_letter_topic, like which a replay's are made"
             )
-        there = range(counts[self._topic])
+        return range(counts[self._topic])
+
+    def _chosen(self, there: Sequence[int]) -> Sequence[int]:
         chosen = self._request.partitions or tuple(there)
         if strange := [p for p in chosen if p not in there]:
             raise ConfigurationError(

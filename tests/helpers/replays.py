@@ -32,7 +32,7 @@ class Replay:
         self.job = job
         self.name = name
         self._config = job.config(f"replay-{name}", **sections)
-        self._json = self._config.with_name("summary.json")
+        self.summary = self._config.with_name("summary.json")
         self._options = options
 
     @property
@@ -48,7 +48,7 @@ class Replay:
         return f"group-{self.job.source}.replay.{self.name}"
 
     def command(self, *more: str) -> list[str]:
-        fixed = ["--config", str(self._config), "--name", self.name, "--json", str(self._json)]
+        fixed = ["--config", str(self._config), "--name", self.name, "--json", str(self.summary)]
         return [sys.executable, "-m", "worker", "replay", *fixed, *self._options, *more]
 
     def start(self, *more: str) -> subprocess.Popen[str]:
@@ -69,7 +69,7 @@ class Replay:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-        summary = json.loads(self._json.read_text(encoding="utf-8") or "{}") if self._json.exists() else {}
+        summary = json.loads(self.summary.read_text(encoding="utf-8") or "{}") if self.summary.exists() else {}
         return Done(process.returncode, output, log, summary)
 
     def finish(self, *more: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from schemas.engine_card import load_card
 from tests.conftest import TopicFactory
 from tests.helpers.replays import Replay, lines
 from tests.helpers.topics import produce, read_all
+from tests.helpers.waiting import wait_until
 from tests.helpers.workers import MODEL, Job, decoded, event, key
 from worker.replay_target import shape_of
 
@@ -72,19 +75,50 @@ def test_killed_again_and_again_it_goes_on_with_one_outcome_each(job: Job) -> No
     assert replay.outcomes() == {(r.partition, r.offset): 1 for r in job.inputs()}
 
 
-def test_several_processes_share_the_partitions_and_go_on_after_one_was_killed(job: Job) -> None:
+def test_several_processes_share_the_partitions_and_go_on_after_one_or_all_were_killed(job: Job) -> None:
     job.send(range(6000))
     replay = Replay(job, "team", *SPAN, "--workers", "3", replay={"commit_interval_s": 0.1})
+    process = replay.start("--rate", "900")
+    parts = _children(process, 3)
+    time.sleep(3)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{part}").exists() for part in parts), "orphans end by themselves")
     process = replay.start("--rate", "1500")
-    time.sleep(4)
-    process.send_signal(signal.SIGTERM)
+    parts = _children(process, 3)
+    time.sleep(2.5)
+    os.kill(parts[1], signal.SIGKILL)
     output, log = process.communicate(timeout=60)
     assert process.returncode == 6, log
     assert "run the same command to go on" in output
+    ended = json.loads(replay.summary.read_text(encoding="utf-8"))
+    assert [(worker["part"], worker["exit_code"]) for worker in ended["workers"] if not worker["done"]] == [(1, -9)]
     summary = replay.finish()
     assert [worker["exit_code"] for worker in summary["workers"]] == [0, 0, 0]
     assert summary["totals"]["forecasts"] == 6000
     assert replay.outcomes() == {(r.partition, r.offset): 1 for r in job.inputs()}
+
+
+def test_a_signal_lets_it_finish_what_is_under_way(job: Job) -> None:
+    job.send(range(4000))
+    replay = Replay(job, "stopped", *SPAN, "--workers", "2", replay={"commit_interval_s": 0.1})
+    process = replay.start("--rate", "500")
+    _children(process, 2)
+    time.sleep(3)
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 6, log
+    ended = json.loads(replay.summary.read_text(encoding="utf-8"))
+    assert [worker["exit_code"] for worker in ended["workers"]] == [0, 0]
+    assert 0 < ended["totals"]["forecasts"] == len(replay.outcomes()) < 4000
+    assert replay.finish()["totals"]["forecasts"] == 4000
+
+
+def _children(process: subprocess.Popen[str], count: int) -> list[int]:
+    """The processes that a replay has started, in the order of their numbers."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(path.read_text().split()) == count, "the replay started its processes")
+    return sorted(map(int, path.read_text().split()))
 
 
 def test_a_second_one_of_the_same_name_fences_the_first(job: Job) -> None:
@@ -280,6 +314,10 @@ def test_a_name_with_other_arguments_and_a_target_of_another_schema(job: Job, ka
     replay.finish()
     message = refused(replay, "--to", "offset:5")
     assert "--name named was used with other arguments:\n  - --to: was latest, now offset:5" in message
+    assert "--partitions: was not given, now 2" in refused(replay, "--partitions", "2")
+    part = Replay(job, "part", *SPAN, "--to-live", "--partitions", "0")
+    part.finish()
+    assert "--partitions: was 0, now 1-3" in refused(part, "--partitions", "1-3")
     other = Replay(job, "foreign", *SPAN)
     kafka.create_topic(other.forecasts)
     produce(job.bootstrap, other.forecasts, [(b"k", b"something else", 0, 0)])
