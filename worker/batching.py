@@ -229,6 +229,7 @@ class _Gathering:
         self.spans: dict[int, Span] = {}
         self.records = 0
         self.superseded = 0
+        self.squeezed_records = 0  # nothing was added since the last squeeze, if it is the same as `records`
         self.held_bytes = 0
         self.topic = ""
         self.arrived_s = float("inf")
@@ -278,6 +279,9 @@ class _Gathering:
 
     def squeeze(self) -> None:
         """Keep only what nothing newer of the same partition and key came after, in the order of arrival."""
+        if self.squeezed_records == self.records:
+            return
+        self.squeezed_records = self.records
         partitions = _joined([records.partitions[sources] for records, sources in self.chunks], np.int32)
         live, withdrawals = self._latest(partitions)
         self.superseded += self.rows + len(self.withdrawals) - len(live) - len(withdrawals)
