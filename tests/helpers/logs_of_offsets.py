@@ -44,6 +44,10 @@ class LogConsumer:
     def resume(self, places: Iterable[TopicPartition]) -> None:
         self._paused -= {place.partition for place in places}
 
+    def arrived(self, partition: int) -> None:
+        """The log has grown; the new end will be told."""
+        self._told_end.discard(partition)
+
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002
         return [TopicPartition(TOPIC, place.partition, self.stored[place.partition]) for place in places]
 

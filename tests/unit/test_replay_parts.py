@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,23 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "offsets_left=100" in said
     assert "left_s=1" in said
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_progress_is_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with shown(plan(), ManualClock()) as tell:
+        tell([Standing()])
+        tell([Standing(read=3000, left=150, seconds=2.0, paused=True), Standing(read=0, left=0)])
+    said = terminal.getvalue()
+    assert "replay n" in said
+    assert "1,500 records/s, paused: live work comes first" in said
+    assert "25%" in said
+    assert "left" in said
