@@ -22,7 +22,6 @@ def log_lines(result: Result) -> list[str]:
             ["forecasts of a replay by two processes", f"{once['whole']['forecasts']:,}"],
             [f"forecasts of one killed {len(kills)} times", f"{once['killed']['forecasts']:,}"],
             ["of these by its last run", f"{once['killed']['left_for_the_last_run']:,}"],
-            ["events without exactly one outcome", "0"],
             ["`--to-live` where all is as fresh: forecasts written", f"{live['forecasts']:,}"],
             ["left alone", f"{live['left_alone']:,}"],
         ],
