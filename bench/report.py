@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.guard_text import guard_text
 from bench.job import ROOT
 from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines, topic_lines
+from bench.tables_replay import log_lines, rate_lines
 from bench.tensorrt_tables import tensorrt_lines
 
 README = ROOT / "bench" / "README.md"
@@ -93,12 +94,30 @@ def freshretailnet_section(result: Result) -> list[str]:
     ]
 
 
+def replay_section(result: Result) -> list[str]:
+    """Nothing lost, nothing twice, how fast, and what live work notices."""
+    beside = result["beside"]
+    return [
+        "### Replay",
+        "",
+        (
+            f"{machine_line(result)} {result['partitions']} partitions; live work at {beside['live_rate_per_s']:,}/s beside a "
+            f"replay at {beside['replay_rate_per_s']:,}/s, {beside['seconds']:g} s a turn, both in turns."
+        ),
+        "",
+        *log_lines(result),
+        "",
+        *rate_lines(result),
+    ]
+
+
 SECTIONS: Mapping[str, Section] = {
     "throughput.json": throughput_section,
     "memory.json": memory_section,
     "latency.json": latency_section,
     "tensorrt.json": tensorrt_section,
     "freshretailnet.json": freshretailnet_section,
+    "replay.json": replay_section,
 }
 
 

@@ -14,7 +14,9 @@ from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
+from worker.settings_freshness import FreshnessSettings
 from worker.settings_guard import GuardSettings
+from worker.settings_replay import ReplaySettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 
 
@@ -214,6 +216,8 @@ class Settings(Section):
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     guard: GuardSettings = Field(default_factory=GuardSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
+    replay: ReplaySettings = Field(default_factory=ReplaySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     log: LogSettings = Field(default_factory=LogSettings)

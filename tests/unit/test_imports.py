@@ -24,6 +24,11 @@ PURE_NAMES = {
     "encode",
     "statistics",
     "errors",
+    "freshness",
+    "catching_up",
+    "replay_book",
+    "replay_keys",
+    "replay_fresher",
 }
 FORBIDDEN = {
     *("confluent_kafka", "tensorrt", "tensorrt_rtx", "cuda", "onnxruntime"),
