@@ -10,7 +10,7 @@ from demo.backtest import CRITICAL_RATIO, Backtest
 from demo.charts import BLUE, GREY, INK, ORANGE, STYLE, svg
 
 TITLE = "Ordering by the forecasts"
-COLUMNS = ("", "demand served", "days not sold out", "waste", "lost sales", "wasted", "cost")
+COLUMNS = ("", "served", "not sold out", "waste", "lost", "wasted", "cost")
 
 
 def rows(backtest: Backtest) -> list[tuple[str, ...]]:
@@ -40,7 +40,8 @@ def notes(backtest: Backtest) -> list[str]:
             f"{backtest.days_after} days by the newest there is, which gets older."
         ),
         (
-            "Waste: share of what was ordered. Lost sales and wasted: units. Cost: what a newsvendor minimises, "
+            "Served: share of the demand. Not sold out: share of the days with sales. Waste: share of what was ordered. Lost and "
+            "wasted: units. Cost: what a newsvendor minimises, "
             f"({CRITICAL_RATIO:g} x lost + {1 - CRITICAL_RATIO:.1f} x wasted) / demand."
         ),
         (
