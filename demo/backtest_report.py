@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from demo.backtest import CRITICAL_RATIO, Backtest
-from demo.charts import BLUE, GREY, INK, ORANGE, STYLE, svg
+from schemas.svg_chart import BLUE, GREY, INK, ORANGE, STYLE, svg
 
 TITLE = "Ordering by the forecasts"
 COLUMNS = ("", "served", "not sold out", "waste", "lost", "wasted", "cost")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
@@ -18,31 +15,8 @@ from numpy.typing import NDArray
 from demo.evaluation import Errors
 from demo.series import HISTORY_DAYS, HORIZON_DAYS, FloatArray, SeriesSet
 from demo.worker_process import HistogramSamples
+from schemas.svg_chart import BLUE, GREY, INK, ORANGE, STYLE, svg
 
-INK: Final = "#010203"  # replaced by CSS's currentColor, so that a chart fits light and dark pages
-BLUE: Final = "#3b82c4"
-ORANGE: Final = "#d9822b"
-GREY: Final = "#8a8a8a"
-STYLE: Final[Any] = {  # matplotlib's type for it lists every key it has
-    "svg.fonttype": "none",
-    "svg.hashsalt": "forecast-worker",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GREY,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-}
 _STAGES: Final = ("poll", "decode", "queue", "engine", "guard", "encode", "produce", "commit")
 _HISTORY_SHOWN_DAYS: Final = 21
 
@@ -142,21 +116,3 @@ def _bound_labels(bounds: Sequence[float]) -> list[str]:
 def _days(dates: NDArray[np.int32]) -> NDArray[np.float64]:
     """Dates of matplotlib are days since 1970-01-01 too."""
     return dates.astype(np.float64)
-
-
-def svg(figure: Figure, title: str) -> str:
-    """The figure as an `<svg>` element: named for screen readers, ids of its own, colours from the page."""
-    buffer = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    slug = re.sub(r"[^a-z0-9]+", "-", title.lower())[:32]
-    text = re.sub(r'\bid="', f'id="{slug}-', text)
-    text = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{slug}-", text)
-    text = text.replace(INK, "currentColor")
-    head = f'<svg role="img" aria-label="{html.escape(title)}"'
-    return text.replace("<svg", head, 1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
@@ -15,21 +16,28 @@ from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.deadline import Deadline
 from worker.decode import Decoder
+from worker.decoders import Decoders
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
-from worker.errors import FatalDeliveryError, UnreachableError
+from worker.errors import ContractError, FatalDeliveryError, UnreachableError
+from worker.forecasting import Forecasting
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.guard_reference import reference_of
+from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
 from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.plan_loading import Model, load_model, load_onnx
+from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource
+from worker.standby import StandBy
 from worker.statistics import Tallies
+from worker.takeover import Takeover
 from worker.transaction import Delivery, Flushed, Transaction, Watch
 from worker.watchdog import Watchdog
 
@@ -84,15 +92,28 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
-    model, card = find_model(settings.engine.model)
-    return OnnxEngine.load(
-        model,
-        card,
-        features,
-        slots=settings.engine.slots,
-        max_rows=rows_per_batch(settings, card),
-        threads=settings.engine.threads,
-    )
+    return _loaded(settings, settings.engine.model, features)
+
+
+def load_engines(settings: Settings, features: Schema) -> EngineSlot:
+    """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
+    serving = load_engine(settings, features)
+    if settings.engine.backup is None:
+        return EngineSlot(serving)
+    backup = _loaded(settings, settings.engine.backup, features)
+    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.spec.inputs.items()}
+    if extra:
+        raise ContractError(
+            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
+            f"{serving.spec.model} {serving.spec.version} doesn't; a backup computes the same rows again, so its inputs must be "
+            "among the model's"
+        )
+    return EngineSlot(serving, backup)
+
+
+def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
+    model, card = find_model(path)
+    return load_model(settings, model, card, features)
 
 
 @contextmanager
@@ -104,8 +125,9 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     """
     with ExitStack() as cleanup:
         contract = contracts(settings)
-        engine = load_engine(settings, contract.features)
-        cleanup.callback(engine.close)
+        engines = load_engines(settings, contract.features)
+        cleanup.callback(engines.close)
+        standby = _standby(settings, contract, engines.serving, cleanup)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
         with made("consumer"):
@@ -117,13 +139,41 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engine, source, delivery, cluster.routing, probe)
+        yield _worker(settings, contract, engines, standby, source, delivery, cluster.routing, probe)
+
+
+def _standby(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
+    """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
+    loaded: dict[str, Engine] = {}
+    if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
+        path, card = find_model(settings.engine.model)
+        loaded[engine.spec.digest] = load_onnx(settings, Model(path=path, card=card), contract.features)
+        cleanup.callback(loaded[engine.spec.digest].close)
+    return StandBy(
+        lambda spec: loaded.get(spec.digest),
+        retry_s=settings.engine.standby_retry_s,
+        probe_rows=settings.engine.halve_to_rows,
+        clock=time.monotonic,
+    )
+
+
+def _guard(settings: Settings, engines: EngineSlot) -> Guard:
+    """A guard that knows what each of the engines usually gives."""
+    card_of = {settings.engine.model: engines.serving, settings.engine.backup: engines.backup}
+    guard = Guard(settings.guard, {})
+    for path, engine in card_of.items():
+        if path is not None and engine is not None:
+            card = find_model(path)[1]
+            for digest in (engine.spec.digest, card.onnx_sha256):  # its stand-by is the card's own model
+                guard.know(digest, reference_of(card))
+    return guard
 
 
 def _worker(
     settings: Settings,
     contract: Contracts,
-    engine: Engine,
+    engines: EngineSlot,
+    standby: StandBy,
     source: KafkaSource,
     delivery: Delivery,
     routing: Callable[[], Routing],
@@ -131,10 +181,13 @@ def _worker(
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
     batching, limits = settings.batching, settings.breaker
-    encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
-    encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+    encode, decoder, dead_letters = _codecs(settings, contract)
     tallies = Tallies()
-    tallies.engine(engine.spec)
+    tallies.engine(engines.serving.spec)
+    tallies.backup(None if engines.backup is None else engines.backup.spec)
+    for engine in filter(None, (engines.serving, engines.backup)):
+        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+        decoder.prepare(engine.spec.inputs)
     breaker = Breaker(rejected_share=limits.rejected_share, window_records=limits.window_records)
     batcher = Batcher(
         max_rows=batching.max_rows,
@@ -151,9 +204,25 @@ def _worker(
         wall_clock_ms=wall_clock_ms,
         max_message_bytes=max_message_bytes(settings),
     )
+    guard = _guard(settings, engines)
+    takeover = Takeover(
+        engines=engines,
+        standby=standby,
+        guard=guard,
+        breaker=breaker,
+        poison_rows=settings.guard.poison_rows,
+        floor_rows=settings.engine.halve_to_rows,
+        tallies=tallies,
+    )
     pipeline = Pipeline(
         batcher=batcher,
-        engines=EngineSlot(engine),
+        forecasting=Forecasting(
+            takeover=takeover,
+            guard=guard,
+            without_backup=settings.guard.without_backup,
+            tallies=tallies,
+            clock=time.monotonic,
+        ),
         publisher=publisher,
         breaker=breaker,
         delivery=delivery,
@@ -188,8 +257,8 @@ def _timing(settings: Settings) -> Timing:
 
 
 def _codecs(
-    settings: Settings, contract: Contracts, spec: EngineSpec
-) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoder, DeadLetterEncoder]:
+    settings: Settings, contract: Contracts
+) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoders, DeadLetterEncoder]:
     """What turns values into rows and forecasts into values."""
     echo_fields = echo_fields_of(contract.features, contract.forecast)
     prefix = contract.framing.prefix_for(contract.forecast)
@@ -203,21 +272,23 @@ def _codecs(
             horizon=engine.horizon,
         )
 
-    decoder = Decoder(
-        reader_schema=contract.features,
-        inputs=spec.inputs,
-        key_fields=settings.wire.key_fields,
-        echo_fields=echo_fields,
-        framing=contract.framing,
-        max_value_bytes=settings.input.max_value_bytes,
-    )
+    def decoder(inputs: Mapping[str, int | None]) -> Decoder:
+        return Decoder(
+            reader_schema=contract.features,
+            inputs=inputs,
+            key_fields=settings.wire.key_fields,
+            echo_fields=echo_fields,
+            framing=contract.framing,
+            max_value_bytes=settings.input.max_value_bytes,
+        )
+
     dead_letters = DeadLetterEncoder(
         contract.dead_letter,
         contract.framing.prefix_for(contract.dead_letter),
         max_value_bytes=settings.input.max_value_bytes,
         max_message_bytes=max_message_bytes(settings),
     )
-    return encoder, decoder, dead_letters
+    return encoder, Decoders(decoder), dead_letters
 
 
 def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:

@@ -20,6 +20,7 @@ from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
 from worker.decode import Decoded, Decoder
+from worker.decoders import Decoders
 from worker.errors import AbortableError, EngineError, ForecastWorkerError, SchemaUnavailableError
 from worker.pipeline import Pipeline, Probe
 from worker.records import Records
@@ -58,7 +59,7 @@ class Worker:
         self,
         *,
         source: Source,
-        decoder: Decoder,
+        decoder: Decoder | Decoders,
         batcher: Batcher,
         pipeline: Pipeline,
         breaker: Breaker,

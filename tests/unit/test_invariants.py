@@ -77,6 +77,11 @@ def test_positions_are_made_by_sealing_a_batch_and_by_joining_two() -> None:
     }
 
 
+def test_what_is_published_was_checked() -> None:
+    """The publisher takes nothing but `Checked`, and only the file that asks the guard makes one."""
+    assert {name for name in TREES if found(made(TREES[name], "Checked"))} == {"forecasting"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
