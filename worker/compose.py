@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
+from schemas.engine_card import EngineCard
 from schemas.load import Schema, load_schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
+from worker.compose_models import is_watched, watched_engines
 from worker.deadline import Deadline
 from worker.decode import Decoder
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
@@ -85,6 +89,11 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
     model, card = find_model(settings.engine.model)
+    return make_engine(settings, features, model, card)
+
+
+def make_engine(settings: Settings, features: Schema, model: Path, card: EngineCard) -> Engine:
+    """The engine of the ONNX file `model` and the card beside it. Raises `ContractError` if they don't fit."""
     return OnnxEngine.load(
         model,
         card,
@@ -96,6 +105,21 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
 
 @contextmanager
+def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[EngineSlot]:
+    """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
+    if is_watched(settings):
+        make = partial(make_engine, settings, features)
+        with watched_engines(settings, make, probe, time.monotonic) as engines:
+            yield engines
+        return
+    engines = EngineSlot(load_engine(settings, features))
+    try:
+        yield engines
+    finally:
+        engines.close()
+
+
+@contextmanager
 def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[Worker]:
     """A worker made from `settings`, ready to `start`. Leaving closes everything it holds.
 
@@ -104,8 +128,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     """
     with ExitStack() as cleanup:
         contract = contracts(settings)
-        engine = load_engine(settings, contract.features)
-        cleanup.callback(engine.close)
+        engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
         with made("consumer"):
@@ -117,20 +140,20 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engine, source, delivery, cluster.routing, probe)
+        yield _worker(settings, contract, engines, source, delivery, cluster.routing, probe)
 
 
 def _worker(
     settings: Settings,
     contract: Contracts,
-    engine: Engine,
+    engines: EngineSlot,
     source: KafkaSource,
     delivery: Delivery,
     routing: Callable[[], Routing],
     probe: Probe,
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
-    batching, limits = settings.batching, settings.breaker
+    batching, limits, engine = settings.batching, settings.breaker, engines.serving
     encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
     encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
     tallies = Tallies()
@@ -153,7 +176,7 @@ def _worker(
     )
     pipeline = Pipeline(
         batcher=batcher,
-        engines=EngineSlot(engine),
+        engines=engines,
         publisher=publisher,
         breaker=breaker,
         delivery=delivery,

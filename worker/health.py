@@ -90,10 +90,12 @@ class Probes:
         )
 
     def _ready(self) -> tuple[HTTPStatus, str, bytes]:
-        reasons = list(self._statistics().not_ready)
-        return _json(
-            HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, {"ready": not reasons, "reasons": reasons}
-        )
+        statistics = self._statistics()
+        reasons = list(statistics.not_ready)
+        body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
+        if statistics.models.states:
+            body["models"] = statistics.models.detail
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body)
 
 
 def start_server(

@@ -81,6 +81,7 @@ class Worker:
         self._starved_since_s: float | None = None
         self._paused = False
         self._joined = False
+        self._waited_s = 0.0
         self._failures = self._commits_seen = 0
         self._last_failure = ""
         self._lag_due_s = self._snapshot_due_s = float("-inf")
@@ -97,10 +98,13 @@ class Worker:
 
     def step(self) -> None:
         """One turn of the data's way. Blocks for about `Timing.poll_s` at most, and for a commit when one is due."""
+        began_s = self._clock()
+        self._waited_s = 0.0
         try:
             self._turn()
         except AbortableError as error:
             self._failed(error)
+        self._tallies.step(self._clock() - began_s - self._waited_s, swapping=self._pipeline.engines.loading)
         self._report()
 
     def drain(self, deadline: Deadline) -> None:
@@ -143,7 +147,8 @@ class Worker:
     def _turn(self) -> None:
         self._pipeline.publish_finished()
         self._pipeline.commit_if_due()
-        if self._breaker.tripped is not None:
+        self._pipeline.turn_over()
+        if self._breaker.tripped is not None or self._pipeline.engines.held is not None:
             self._fetch(wanted=False)
             self._source.poll(0, self._timing.poll_s)
         elif self._pipeline.open_slot():
@@ -157,6 +162,7 @@ class Worker:
         began_s = self._clock()
         records = self._source.poll(self._batcher.room, self._poll_wait_s(began_s), eager=self._batcher.empty)
         now_s = self._clock()
+        self._waited_s = now_s - began_s if len(records) == 0 else 0.0
         self._tallies.stage(Stage.POLL, now_s - began_s)
         self._tallies.polled(len(records), now_s)
         self._probe("polled")
@@ -264,6 +270,7 @@ class Worker:
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())
+            self._tallies.models(self._pipeline.engines.status, self._pipeline.engines.serving.spec)
             self._statistics = self._tallies.snapshot(now_s)
 
     def _reasons(self) -> list[str]:
@@ -274,6 +281,8 @@ class Worker:
             reasons.append("the consumer group hasn't assigned partitions yet")
         if self._breaker.tripped is not None:
             reasons.append(self._breaker.tripped)
+        if self._pipeline.engines.held is not None:
+            reasons.append(self._pipeline.engines.held)
         if self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen:
             reasons.append(
                 f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"

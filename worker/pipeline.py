@@ -128,6 +128,29 @@ class Pipeline:
         """Ask for the topics' partition counts again before the next batch is published."""
         self._routing = None
 
+    @property
+    def engines(self) -> EngineSlot:
+        """The engines, for those who report on them."""
+        return self._engines
+
+    def turn_over(self) -> None:
+        """Between two batches: take up another engine that was handed over.
+
+        Raises `AbortableError` when the version that served had to go at once: what it made and isn't committed goes too.
+        """
+        left = self._engines.turn_over(self._uses)
+        if left is not None:
+            raise AbortableError(left)
+        if self._batcher.slot is not None and self._batcher.empty and self._engine is not self._engines.serving:
+            slot = self._batcher.drop()
+            if slot is not None:
+                self._engine.release(slot)
+
+    def _uses(self, engine: Engine) -> bool:
+        """Whether a batch, gathered or under way, holds a slot of `engine`."""
+        gathering = self._batcher.slot is not None and self._engine is engine
+        return gathering or any(flight.engine is engine for flight in self._flights)
+
     def open_slot(self) -> bool:
         """True if a slot is open for decoding, now or already; False while all are in use."""
         if self._batcher.slot is None:
@@ -206,6 +229,7 @@ class Pipeline:
             if flight.ticket is not None:
                 forecasts = flight.engine.collect(flight.ticket)
                 self._tallies.stage(Stage.ENGINE, self._clock() - flight.submitted_s)
+                self._engines.sample(flight.engine, flight.ticket.slot.columns, forecasts.values)
             self._probe("collected")
             rejections = self._publisher.publish(batch, forecasts, self._route(), self._deadline())
         finally:

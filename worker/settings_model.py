@@ -15,6 +15,7 @@ from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
+from worker.settings_versions import FleetSettings, ModelsSettings, ShadowSettings
 
 
 class KafkaSettings(Section):
@@ -189,6 +190,9 @@ class Settings(Section):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings)
+    fleet: FleetSettings = Field(default_factory=FleetSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     log: LogSettings = Field(default_factory=LogSettings)

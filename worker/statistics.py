@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine import EngineSpec
+from worker.model_status import ModelStatus
 from worker.records import Reason
 
 ROW_BOUNDS: tuple[float, ...] = tuple(float(1 << power) for power in range(17))
@@ -95,6 +96,8 @@ class Statistics:
     lags: Mapping[int, Lag]
     not_ready: tuple[str, ...]
     engine: EngineSpec | None
+    models: ModelStatus = field(default_factory=ModelStatus)
+    steps: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def ready(self) -> bool:
@@ -123,6 +126,8 @@ class Tallies:
         self._lags: dict[int, Lag] = {}
         self._not_ready: tuple[str, ...] = ("starting",)
         self._engine: EngineSpec | None = None
+        self._models = ModelStatus()
+        self._steps = {during: _Counts(STAGE_BOUNDS_S) for during in ("swap", "steady")}
 
     def polled(self, records: int, now_s: float) -> None:
         """A poll returned `records` records (or none) at `now_s`."""
@@ -184,6 +189,15 @@ class Tallies:
         """This engine computes from now on."""
         self._engine = spec
 
+    def models(self, status: ModelStatus, serving: EngineSpec) -> None:
+        """This is known of the model's versions, and `serving` computes."""
+        self._models = status
+        self._engine = serving
+
+    def step(self, seconds: float, *, swapping: bool) -> None:
+        """A step of the loop took `seconds`, waiting for records left out. swapping: while a version was loaded or tried."""
+        self._steps["swap" if swapping else "steady"].add(seconds)
+
     def snapshot(self, now_s: float) -> Statistics:
         """Everything so far, frozen. `now_s` is the time of the loop's step that takes it."""
         return Statistics(
@@ -205,6 +219,8 @@ class Tallies:
             lags=MappingProxyType(self._lags.copy()),
             not_ready=self._not_ready,
             engine=self._engine,
+            models=self._models,
+            steps=MappingProxyType({during: counts.frozen() for during, counts in self._steps.items()}),
         )
 
 
