@@ -19,10 +19,14 @@ from worker.clients import consumer_config, made, max_message_bytes, producer_co
 from worker.compose_models import is_watched, watched_engines
 from worker.deadline import Deadline
 from worker.decode import Decoder
+from worker.decoders import Decoders
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
-from worker.errors import FatalDeliveryError, UnreachableError
+from worker.errors import ContractError, FatalDeliveryError, UnreachableError
+from worker.forecasting import Forecasting
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.guard_reference import reference_of
+from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
@@ -33,7 +37,9 @@ from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource
+from worker.standby import StandBy
 from worker.statistics import Tallies
+from worker.takeover import Takeover
 from worker.transaction import Delivery, Flushed, Transaction, Watch
 from worker.watchdog import Watchdog
 
@@ -88,11 +94,10 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
-    model, card = find_model(settings.engine.model)
-    return make_engine(settings, features, model, card)
+    return _load_onnx(settings, settings.engine.model, features)
 
 
-def make_engine(settings: Settings, features: Schema, model: Path, card: EngineCard) -> Engine:
+def make_engine(settings: Settings, features: Schema, model: Path, card: EngineCard) -> OnnxEngine:
     """The engine of the ONNX file `model` and the card beside it. Raises `ContractError` if they don't fit."""
     return OnnxEngine.load(
         model,
@@ -104,15 +109,36 @@ def make_engine(settings: Settings, features: Schema, model: Path, card: EngineC
     )
 
 
+def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> Engine | None:
+    """The engine that `engine.backup` names, None if it names none. Raises as `load_engine` does."""
+    if settings.engine.backup is None:
+        return None
+    backup = _load_onnx(settings, settings.engine.backup, features)
+    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.inputs.items()}
+    if extra:
+        backup.close()
+        raise ContractError(
+            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
+            f"{serving.model} {serving.version} doesn't; a backup computes the same rows again, so its inputs must be "
+            "among the model's"
+        )
+    return backup
+
+
+def _load_onnx(settings: Settings, path: Path, features: Schema) -> OnnxEngine:
+    return make_engine(settings, features, *find_model(path))
+
+
 @contextmanager
 def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[EngineSlot]:
     """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
     if is_watched(settings):
-        make = partial(make_engine, settings, features)
-        with watched_engines(settings, make, probe, time.monotonic) as engines:
+        make, backup = partial(make_engine, settings, features), partial(load_backup, settings, features)
+        with watched_engines(settings, make, backup, probe) as engines:
             yield engines
         return
-    engines = EngineSlot(load_engine(settings, features))
+    serving = load_engine(settings, features)
+    engines = EngineSlot(serving, load_backup(settings, features, serving.spec))
     try:
         yield engines
     finally:
@@ -129,6 +155,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     with ExitStack() as cleanup:
         contract = contracts(settings)
         engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
+        standby = _standby(settings, contract, engines.serving, cleanup)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
         with made("consumer"):
@@ -140,24 +167,56 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engines, source, delivery, cluster.routing, probe)
+        yield _worker(settings, contract, engines, standby, source, delivery, cluster.routing, probe)
+
+
+def _standby(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
+    """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
+    loaded: dict[str, Engine] = {}
+    if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
+        loaded[engine.spec.digest] = _load_onnx(settings, settings.engine.model, contract.features)
+        cleanup.callback(loaded[engine.spec.digest].close)
+    return StandBy(
+        lambda spec: loaded.get(spec.digest),
+        retry_s=settings.engine.standby_retry_s,
+        probe_rows=settings.engine.halve_to_rows,
+        clock=time.monotonic,
+    )
+
+
+def _guard(settings: Settings, engines: EngineSlot) -> Guard:
+    """A guard that knows what each of the engines usually gives."""
+    card_of = {settings.engine.backup: engines.backup}
+    if not is_watched(settings):  # else each version brings its own reference
+        card_of[settings.engine.model] = engines.serving
+    guard = Guard(settings.guard, {})
+    for path, engine in card_of.items():
+        if path is not None and engine is not None:
+            card = find_model(path)[1]
+            for digest in (engine.spec.digest, card.onnx_sha256):  # its stand-by is the card's own model
+                guard.know(digest, reference_of(card))
+    return guard
 
 
 def _worker(
     settings: Settings,
     contract: Contracts,
     engines: EngineSlot,
+    standby: StandBy,
     source: KafkaSource,
     delivery: Delivery,
     routing: Callable[[], Routing],
     probe: Probe,
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
-    batching, limits, engine = settings.batching, settings.breaker, engines.serving
-    encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
-    encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+    batching, limits = settings.batching, settings.breaker
+    encode, decoder, dead_letters = _codecs(settings, contract)
     tallies = Tallies()
-    tallies.engine(engine.spec)
+    tallies.engine(engines.serving.spec)
+    tallies.backup(None if engines.backup is None else engines.backup.spec)
+    for engine in filter(None, (engines.serving, engines.backup)):
+        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+        decoder.prepare(engine.spec.inputs)
     breaker = Breaker(rejected_share=limits.rejected_share, window_records=limits.window_records)
     batcher = Batcher(
         max_rows=batching.max_rows,
@@ -174,9 +233,25 @@ def _worker(
         wall_clock_ms=wall_clock_ms,
         max_message_bytes=max_message_bytes(settings),
     )
+    guard = _guard(settings, engines)
+    takeover = Takeover(
+        engines=engines,
+        standby=standby,
+        guard=guard,
+        breaker=breaker,
+        poison_rows=settings.guard.poison_rows,
+        floor_rows=settings.engine.halve_to_rows,
+        tallies=tallies,
+    )
     pipeline = Pipeline(
         batcher=batcher,
-        engines=engines,
+        forecasting=Forecasting(
+            takeover=takeover,
+            guard=guard,
+            without_backup=settings.guard.without_backup,
+            tallies=tallies,
+            clock=time.monotonic,
+        ),
         publisher=publisher,
         breaker=breaker,
         delivery=delivery,
@@ -211,8 +286,8 @@ def _timing(settings: Settings) -> Timing:
 
 
 def _codecs(
-    settings: Settings, contract: Contracts, spec: EngineSpec
-) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoder, DeadLetterEncoder]:
+    settings: Settings, contract: Contracts
+) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoders, DeadLetterEncoder]:
     """What turns values into rows and forecasts into values."""
     echo_fields = echo_fields_of(contract.features, contract.forecast)
     prefix = contract.framing.prefix_for(contract.forecast)
@@ -226,21 +301,23 @@ def _codecs(
             horizon=engine.horizon,
         )
 
-    decoder = Decoder(
-        reader_schema=contract.features,
-        inputs=spec.inputs,
-        key_fields=settings.wire.key_fields,
-        echo_fields=echo_fields,
-        framing=contract.framing,
-        max_value_bytes=settings.input.max_value_bytes,
-    )
+    def decoder(inputs: Mapping[str, int | None]) -> Decoder:
+        return Decoder(
+            reader_schema=contract.features,
+            inputs=inputs,
+            key_fields=settings.wire.key_fields,
+            echo_fields=echo_fields,
+            framing=contract.framing,
+            max_value_bytes=settings.input.max_value_bytes,
+        )
+
     dead_letters = DeadLetterEncoder(
         contract.dead_letter,
         contract.framing.prefix_for(contract.dead_letter),
         max_value_bytes=settings.input.max_value_bytes,
         max_message_bytes=max_message_bytes(settings),
     )
-    return encoder, decoder, dead_letters
+    return encoder, Decoders(decoder), dead_letters
 
 
 def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:

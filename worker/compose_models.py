@@ -15,7 +15,7 @@ from schemas.engine_card import EngineCard
 from schemas.model_store import is_store
 from worker.clients import control_consumer_config, control_producer_config, made
 from worker.control import Commands
-from worker.engine import Engine
+from worker.engine import Engine, EngineSpec
 from worker.first_version import first_version
 from worker.fleet import Fleet
 from worker.handover import Handover
@@ -36,11 +36,11 @@ MakeEngine = Callable[[Path, EngineCard], Engine]
 
 @contextmanager
 def watched_engines(
-    settings: Settings, make: MakeEngine, probe: Probe, clock: Callable[[], float]
+    settings: Settings, make: MakeEngine, last_resort: Callable[[EngineSpec], Engine | None], probe: Probe
 ) -> Iterator[EngineSlot]:
     """The engines of the store that `engine.model` names, and threads that look after its versions. Leaving ends them all.
 
-    make: an engine from the path of a model and its card. Raises `ContractError` if no version can serve, `StoreError` if
+    make: an engine from the path of a model and its card. last_resort: the engine that `engine.backup` names. Raises `ContractError` if no version can serve, `StoreError` if
     the folder can't be read, `UnreachableError` if the fleet's topics aren't there.
     """
     store = settings.engine.model
@@ -55,9 +55,10 @@ def watched_engines(
             fleet.read(model)
             commands = lambda: told.commands  # noqa: E731 - a property, read anew each time
         view = StoreView(store, model)
-        loader = Loader(store=store, make=make, room=_room(settings), clock=clock, probe=probe)
+        loader = Loader(store=store, make=make, room=_room(settings), clock=time.monotonic, probe=probe)
         first = first_version(view, loader, commands(), model, older=settings.models.older_at_start)
-        slot = EngineSlot(first.loaded.engine, handover=handover, versions=[first.loaded.fitted])
+        fitted = first.loaded.fitted
+        slot = EngineSlot(fitted.engine, last_resort(fitted.engine.spec), handover=handover, versions=[fitted])
         cleanup.callback(slot.close)
         swapper = Swapper(
             policy=_policy(settings, model),
@@ -65,7 +66,7 @@ def watched_engines(
             loader=loader,
             handover=handover,
             first=first,
-            clock=clock,
+            clock=time.monotonic,
             commands=commands,
             tell=(lambda _: None) if fleet is None else fleet.tell,
             probe=probe,

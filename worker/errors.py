@@ -10,8 +10,9 @@
     │   ├── AbortableError        the transaction must be aborted; its records are read again
     │   └── FatalDeliveryError    the producer is unusable or its outcome unknown: leave the process, exit 3
     │       └── FencedError       another worker took over this transactional.id or group member; exit 4
-    ├── EngineError               this batch failed in the engine: abort, leave the process, exit 5
-    │   └── FatalEngineError      the engine (or its GPU context) is unusable; the same
+    ├── EngineError               this batch failed in the engine; it is computed again, else: abort, exit 5
+    │   ├── OutOfDeviceMemoryError  the device's memory is full; fewer rows may fit
+    │   └── FatalEngineError      the engine (or its GPU context) is unusable: abort, leave the process, exit 5
     └── OutOfOrderError           a bug of ours: positions ran backwards; never committed, exit 70
 
 After any of them the input topic is untouched and every record that isn't committed is read again by whoever owns its
@@ -89,6 +90,10 @@ class EngineError(ForecastWorkerError):
     """A batch failed in the engine. The engine may be used again."""
 
     exit_code = 5
+
+
+class OutOfDeviceMemoryError(EngineError):
+    """The device has no memory left for this batch. The engine may be used again; the message has the figures."""
 
 
 class FatalEngineError(EngineError):

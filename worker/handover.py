@@ -19,7 +19,7 @@ What it assumes:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from worker.engine import Engine
 from worker.errors import FatalEngineError
+from worker.guard_reference import Reference
 from worker.model_status import ModelStatus
 from worker.version_choice import VersionId
 
@@ -62,10 +63,11 @@ class Mailbox(Generic[T]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """An engine that was proved, and the version that it runs."""
+    """An engine that was proved, the version that it runs, and how its forecasts usually are."""
 
     engine: Engine
     version: VersionId
+    reference: Reference = field(default_factory=Reference)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -91,8 +91,10 @@ class Probes:
 
     def _ready(self) -> tuple[HTTPStatus, str, bytes]:
         statistics = self._statistics()
-        reasons = list(statistics.not_ready)
+        reasons, notes = list(statistics.not_ready), list(statistics.notes)
         body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
+        if notes:
+            body["notes"] = notes
         if statistics.models.states:
             body["models"] = statistics.models.detail
         return _json(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body)

@@ -63,6 +63,11 @@ class EngineSlot:
         return self._backup
 
     @property
+    def fitted(self) -> Sequence[Fitted]:
+        """The versions in use, those that are leaving among them. A new sequence whenever they change."""
+        return self._fitted
+
+    @property
     def rolled_back(self) -> str | None:
         """Why the serving engine serves in the place of the one chosen; None while the chosen one serves."""
         return self._rolled_back

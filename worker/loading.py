@@ -16,6 +16,7 @@ from schemas.model_store import open_version
 from worker.deadline import Clock
 from worker.engine import Engine, EngineSpec
 from worker.errors import FatalEngineError
+from worker.guard_reference import reference_of
 from worker.handover import Fitted
 from worker.low_priority import at_low_priority
 from worker.memory_room import DeviceAsked, FreeBytes, NoRoomError, needed_bytes, require_room
@@ -160,7 +161,7 @@ class Loader:
         with self._phase(Phase.WARM):
             full_batch_s = at_low_priority(lambda: warm(engine, card, self._clock))
         self._probe("model_warm")
-        return Loaded(fitted=Fitted(engine, version), full_batch_s=full_batch_s)
+        return Loaded(fitted=Fitted(engine, version, reference_of(card)), full_batch_s=full_batch_s)
 
     def _require(self, host_bytes: int, device_bytes: int) -> None:
         room = self._room

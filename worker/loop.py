@@ -20,6 +20,7 @@ from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
 from worker.decode import Decoded, Decoder
+from worker.decoders import Decoders
 from worker.errors import AbortableError, EngineError, ForecastWorkerError, SchemaUnavailableError
 from worker.pipeline import Pipeline, Probe
 from worker.records import Records
@@ -58,7 +59,7 @@ class Worker:
         self,
         *,
         source: Source,
-        decoder: Decoder,
+        decoder: Decoder | Decoders,
         batcher: Batcher,
         pipeline: Pipeline,
         breaker: Breaker,
@@ -270,7 +271,10 @@ class Worker:
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())
-            self._tallies.models(self._pipeline.engines.status, self._pipeline.engines.serving.spec)
+            engines = self._pipeline.engines
+            self._tallies.models(engines.status)
+            self._tallies.engine(engines.serving.spec)
+            self._tallies.backup(None if engines.backup is None else engines.backup.spec)
             self._statistics = self._tallies.snapshot(now_s)
 
     def _reasons(self) -> list[str]:

@@ -53,6 +53,11 @@ def _engine_info(statistics: Statistics, _: float) -> Samples:
     return [] if engine is None else [((engine.model, engine.version, engine.precision, engine.digest), 1)]
 
 
+def _backup_info(statistics: Statistics, _: float) -> Samples:
+    backup = statistics.backup
+    return [] if backup is None else [((backup.model, backup.version, backup.precision, backup.digest), 1)]
+
+
 def _engine_rows(statistics: Statistics, _: float) -> Samples:
     return [] if statistics.engine is None else [((), statistics.engine.max_rows)]
 
@@ -182,6 +187,47 @@ METRICS: tuple[Declaration, ...] = (
         help="the model that computes; the value is always 1",
         labels=("model", "version", "precision", "digest"),
         read=_engine_info,
+    ),
+    Declaration(
+        name="forecast_worker_backup_info",
+        kind="info",
+        help="the model that takes over when the other one must go; the value is always 1",
+        labels=("model", "version", "precision", "digest"),
+        read=_backup_info,
+    ),
+    Declaration(
+        name="forecast_worker_guard_trips_total",
+        kind="counter",
+        help="rows, and engines, that broke a rule of the guard, by rule (docs/guard.md)",
+        labels=("rule",),
+        read=_each(lambda s: s.guard_trips.items()),
+    ),
+    Declaration(
+        name="forecast_worker_fallback_rows_total",
+        kind="counter",
+        help="forecasts that the chosen version didn't make, rows, by their fallback_reason",
+        labels=("reason",),
+        read=_each(lambda s: s.fallbacks.items()),
+    ),
+    Declaration(
+        name="forecast_worker_roll_backs_total",
+        kind="counter",
+        help="times the backup took over, by the rule that was broken",
+        labels=("rule",),
+        read=_each(lambda s: s.roll_backs.items()),
+    ),
+    Declaration(
+        name="forecast_worker_engine_failures_total",
+        kind="counter",
+        help="batches that failed in the engine and were computed again, by kind (error, out_of_memory)",
+        labels=("kind",),
+        read=_each(lambda s: s.engine_failures.items()),
+    ),
+    Declaration(
+        name="forecast_worker_standby_active",
+        kind="gauge",
+        help="1 while the stand-by computes because the device's memory is full, else 0",
+        read=_one(lambda s: s.standby),
     ),
     *MODEL_METRICS,
 )

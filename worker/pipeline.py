@@ -5,24 +5,25 @@ Rules of this file:
 - Results are collected in the order of submission, and positions follow one another without a gap.
 - `discard` is the one place that throws work away: transaction, batches and rows together. Its caller rewinds the source.
 - A slot goes batcher -> engine -> publisher -> engine; whoever fails on the way, it is released once.
+- Forecasts of an engine that isn't trusted any more don't get committed: their transaction is aborted and read again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from worker.batching import Batch, Batcher, CutReason
+from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
-from worker.engine import Engine, Ticket
-from worker.errors import AbortableError, EngineError, FatalDeliveryError, UnreachableError
+from worker.engine import Engine
+from worker.errors import AbortableError, FatalDeliveryError, UnreachableError
+from worker.flight import Flight
+from worker.forecasting import Forecasting
 from worker.hotswap import EngineSlot
 from worker.publish import Publisher, Routing, latencies_s
 from worker.records import Positions
@@ -49,22 +50,12 @@ PROBES = (
 """The points, in the order of the data's way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A batch on its way through the engine it was opened with. No ticket: it has no rows."""
-
-    batch: Batch
-    engine: Engine
-    ticket: Ticket | None
-    submitted_s: float
-
-
 class Pipeline:
-    """Batcher, engine, publisher and delivery in a row. Owns none of them.
+    """Batcher, engines, publisher and delivery in a row. Owns none of them.
 
     Args:
         batcher: gathers rows; the loop adds to it, this class seals and drops.
-        engines: the serving engine.
+        forecasting: runs batches and checks what comes out.
         publisher: produces finished batches into `delivery`.
         breaker: is told of what publishing rejects; what trips it isn't committed.
         delivery: commits them.
@@ -77,7 +68,7 @@ class Pipeline:
         self,
         *,
         batcher: Batcher,
-        engines: EngineSlot,
+        forecasting: Forecasting,
         publisher: Publisher,
         breaker: Breaker,
         delivery: Delivery,
@@ -90,8 +81,8 @@ class Pipeline:
         probe: Probe = lambda _: None,
     ) -> None:
         self._batcher = batcher
-        self._engines = engines
-        self._engine = engines.serving
+        self._forecasting = forecasting
+        self._engine = forecasting.engine
         self._publisher = publisher
         self._breaker = breaker
         self._delivery = delivery
@@ -105,6 +96,7 @@ class Pipeline:
         self._probe = probe
         self._flights: deque[Flight] = deque()
         self._uncommitted: Positions | None = None
+        self._uncommitted_by: list[Engine] = []
         self._uncommitted_ms: list[NDArray[np.int64]] = []
         self._commit_due_s = float("inf")
         self._commits = 0
@@ -131,17 +123,17 @@ class Pipeline:
     @property
     def engines(self) -> EngineSlot:
         """The engines, for those who report on them."""
-        return self._engines
+        return self._forecasting.engines
 
     def turn_over(self) -> None:
         """Between two batches: take up another engine that was handed over.
 
         Raises `AbortableError` when the version that served had to go at once: what it made and isn't committed goes too.
         """
-        left = self._engines.turn_over(self._uses)
+        left = self._forecasting.turn_over(self._uses)
         if left is not None:
             raise AbortableError(left)
-        if self._batcher.slot is not None and self._batcher.empty and self._engine is not self._engines.serving:
+        if self._batcher.slot is not None and self._batcher.empty and self._engine is not self._forecasting.engine:
             slot = self._batcher.drop()
             if slot is not None:
                 self._engine.release(slot)
@@ -149,12 +141,13 @@ class Pipeline:
     def _uses(self, engine: Engine) -> bool:
         """Whether a batch, gathered or under way, holds a slot of `engine`."""
         gathering = self._batcher.slot is not None and self._engine is engine
-        return gathering or any(flight.engine is engine for flight in self._flights)
+        return gathering or any(flight.uses(engine) for flight in self._flights)
 
     def open_slot(self) -> bool:
         """True if a slot is open for decoding, now or already; False while all are in use."""
         if self._batcher.slot is None:
-            engine = self._engines.serving
+            self._forecasting.tend(self._flights)
+            engine = self._forecasting.engine
             slot = engine.acquire()
             if slot is None:
                 return False
@@ -164,8 +157,7 @@ class Pipeline:
 
     def wait(self, timeout_s: float) -> bool:
         """True once the oldest batch can be published, False after `timeout_s`."""
-        oldest = self._flights[0]
-        return oldest.ticket is None or oldest.engine.wait(oldest.ticket, timeout_s)
+        return self._flights[0].ready(timeout_s, self._clock)
 
     def submit(self, reason: CutReason) -> None:
         """Cut what was gathered, if anything, and hand it to the engine."""
@@ -175,8 +167,12 @@ class Pipeline:
         now_s = self._clock()
         self._tallies.batch(batch.rows, reason, batch.superseded)
         self._tallies.stage(Stage.QUEUE, now_s - batch.arrived_s)
-        ticket = None if batch.slot is None else self._engine.submit(batch.slot, batch.rows)
-        self._flights.append(Flight(batch, self._engine, ticket, now_s))
+        try:
+            self._flights.append(self._forecasting.submit(batch, self._engine))
+        except BaseException:
+            if batch.slot is not None:
+                self._engine.release(batch.slot)
+            raise
         self._probe("submitted")
 
     def publish_finished(self) -> None:
@@ -209,32 +205,28 @@ class Pipeline:
             self._delivery.abort(self._deadline())
             self._tallies.transaction("aborted")
         while self._flights:
-            flight = self._flights.popleft()
-            if flight.ticket is not None:
-                with suppress(EngineError):  # its result is discarded either way
-                    flight.engine.collect(flight.ticket)
-                flight.engine.release(flight.ticket.slot)
+            self._flights.popleft().release()
         slot = self._batcher.drop()
         if slot is not None:
             self._engine.release(slot)
         self._settle()
 
     def _publish_next(self) -> None:
-        """Collect the oldest flight, produce it, and take its positions into the transaction."""
+        """Collect and check the oldest flight, produce it, and take its positions into the transaction."""
         flight = self._flights.popleft()
-        batch, forecasts = flight.batch, None
+        batch = flight.batch
         if self._uncommitted is None:
             self._commit_due_s = self._clock() + self._commit_interval_s
         try:
-            if flight.ticket is not None:
-                forecasts = flight.engine.collect(flight.ticket)
-                self._tallies.stage(Stage.ENGINE, self._clock() - flight.submitted_s)
-                self._engines.sample(flight.engine, flight.ticket.slot.columns, forecasts.values)
+            checked = self._forecasting.checked(flight, self._flights)
+            if any(self._forecasting.distrusts(engine) for engine in self._uncommitted_by):
+                raise AbortableError("the open transaction holds forecasts of a version that was rolled back")
             self._probe("collected")
-            rejections = self._publisher.publish(batch, forecasts, self._route(), self._deadline())
+            rejections = self._publisher.publish(batch, checked, self._route(), self._deadline())
         finally:
-            if batch.slot is not None:
-                flight.engine.release(batch.slot)
+            flight.release()
+        if flight.computed is not None and flight.computed.engine not in self._uncommitted_by:
+            self._uncommitted_by.append(flight.computed.engine)
         self._uncommitted = self._uncommitted.followed_by(batch.positions) if self._uncommitted else batch.positions
         self._uncommitted_ms.append(batch.timestamps_ms)
         self._probe("published")
@@ -257,6 +249,7 @@ class Pipeline:
     def _settle(self) -> None:
         self._uncommitted = None
         self._uncommitted_ms.clear()
+        self._uncommitted_by.clear()
         self._commit_due_s = float("inf")
 
     def _deadline(self) -> Deadline:

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
+from worker.settings_guard import GuardSettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 from worker.settings_versions import FleetSettings, ModelsSettings, ShadowSettings
 
@@ -108,6 +109,20 @@ class EngineSettings(Section):
     model: Path = Field(
         description="folder with `model.onnx` and `card.json`, an `.onnx` file, or a published model's folder with `CURRENT`"
     )
+    backup: Path | None = Field(
+        default=None,
+        description="model that computes what the serving one can't and takes over from it; as `model`; unset: none",
+    )
+    standby: Literal["onnx", "off"] = Field(
+        default="onnx",
+        description="what computes while the GPU has no memory left: `onnx` (the same model on the CPU) or `off`",
+    )
+    standby_retry_s: Seconds = Field(default=30.0, description="how often the GPU is tried again meanwhile, seconds")
+    halve_to_rows: int = Field(
+        default=64,
+        ge=1,
+        description="a batch that the GPU has no memory for is halved down to so many rows before that",
+    )
     threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(
@@ -193,6 +208,7 @@ class Settings(Section):
     models: ModelsSettings = Field(default_factory=ModelsSettings)
     shadow: ShadowSettings = Field(default_factory=ShadowSettings)
     fleet: FleetSettings = Field(default_factory=FleetSettings)
+    guard: GuardSettings = Field(default_factory=GuardSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine import EngineSpec
+from worker.guard import Rule
 from worker.model_status import ModelStatus
 from worker.records import Reason
 
@@ -75,7 +76,8 @@ class Statistics:
     """Everything counted since the start, at `taken_s` (the injected clock's seconds: when the loop made its last step).
 
     `last_poll_s` is None before the first poll, `engine` before a model is loaded. `not_ready` holds the reasons why the
-    worker isn't ready, in words; empty: it is.
+    worker isn't ready, in words; empty: it is. `fallbacks`: forecasts by what their `fallback_reason` says. `standby`: True
+    while the stand-by computes.
     """
 
     taken_s: float
@@ -96,6 +98,12 @@ class Statistics:
     lags: Mapping[int, Lag]
     not_ready: tuple[str, ...]
     engine: EngineSpec | None
+    backup: EngineSpec | None
+    guard_trips: Mapping[Rule, int]
+    fallbacks: Mapping[str, int]
+    roll_backs: Mapping[Rule, int]
+    engine_failures: Mapping[str, int]
+    standby: bool
     models: ModelStatus = field(default_factory=ModelStatus)
     steps: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -103,6 +111,15 @@ class Statistics:
     def ready(self) -> bool:
         """True if nothing keeps the worker from doing its work."""
         return not self.not_ready
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What isn't as it should be although the worker does its work, in words."""
+        notes = ["device memory is full; the stand-by computes, slower"] if self.standby else []
+        if any(self.roll_backs.values()):
+            rules = ", ".join(rule for rule, count in self.roll_backs.items() if count)
+            notes.append(f"rolled back to the backup since the start: {rules}")
+        return tuple(notes)
 
 
 class Tallies:
@@ -126,6 +143,12 @@ class Tallies:
         self._lags: dict[int, Lag] = {}
         self._not_ready: tuple[str, ...] = ("starting",)
         self._engine: EngineSpec | None = None
+        self._backup: EngineSpec | None = None
+        self._guard_trips = dict.fromkeys(Rule, 0)
+        self._fallbacks: dict[str, int] = {}
+        self._roll_backs = dict.fromkeys(Rule, 0)
+        self._engine_failures = {"error": 0, "out_of_memory": 0}
+        self._standby = False
         self._models = ModelStatus()
         self._steps = {during: _Counts(STAGE_BOUNDS_S) for during in ("swap", "steady")}
 
@@ -189,14 +212,37 @@ class Tallies:
         """This engine computes from now on."""
         self._engine = spec
 
-    def models(self, status: ModelStatus, serving: EngineSpec) -> None:
-        """This is known of the model's versions, and `serving` computes."""
+    def models(self, status: ModelStatus) -> None:
+        """This is known of the model's versions."""
         self._models = status
-        self._engine = serving
 
     def step(self, seconds: float, *, swapping: bool) -> None:
         """A step of the loop took `seconds`, waiting for records left out. swapping: while a version was loaded or tried."""
         self._steps["swap" if swapping else "steady"].add(seconds)
+
+    def backup(self, spec: EngineSpec | None) -> None:
+        """This engine takes over when the other one must go; None: there is none."""
+        self._backup = spec
+
+    def guard_tripped(self, rule: Rule) -> None:
+        """A row, or the engine itself, broke `rule`."""
+        self._guard_trips[rule] += 1
+
+    def fallback(self, reason: str, rows: int) -> None:
+        """`rows` forecasts were produced that say `reason`."""
+        _count(self._fallbacks, reason, rows)
+
+    def rolled_back(self, rule: Rule) -> None:
+        """The backup took over, because of `rule`."""
+        self._roll_backs[rule] += 1
+
+    def engine_failed(self, kind: str) -> None:
+        """A batch failed in an engine: "error" or "out_of_memory"."""
+        _count(self._engine_failures, kind, 1)
+
+    def standby(self, *, active: bool) -> None:
+        """Whether the stand-by computes."""
+        self._standby = active
 
     def snapshot(self, now_s: float) -> Statistics:
         """Everything so far, frozen. `now_s` is the time of the loop's step that takes it."""
@@ -219,6 +265,12 @@ class Tallies:
             lags=MappingProxyType(self._lags.copy()),
             not_ready=self._not_ready,
             engine=self._engine,
+            backup=self._backup,
+            guard_trips=MappingProxyType(self._guard_trips.copy()),
+            fallbacks=MappingProxyType(self._fallbacks.copy()),
+            roll_backs=MappingProxyType(self._roll_backs.copy()),
+            engine_failures=MappingProxyType(self._engine_failures.copy()),
+            standby=self._standby,
             models=self._models,
             steps=MappingProxyType({during: counts.frozen() for during, counts in self._steps.items()}),
         )

@@ -101,12 +101,13 @@ class Swapping:
         return self.handover.status
 
     @property
-    def serving(self) -> str:
-        """The version that serves, as its forecasts say."""
+    def serving(self) -> Any:
+        """The version that serves, as its forecasts say. (Of no fixed type: it changes behind the checker's back.)"""
         return self.slot.serving.spec.version
 
     @property
-    def backup(self) -> str | None:
+    def backup(self) -> Any:
+        """The version of the backup; None if there is none. (As above.)"""
         return None if self.slot.backup is None else self.slot.backup.spec.version
 
     def open(self) -> list[str]:

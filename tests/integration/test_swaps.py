@@ -178,7 +178,7 @@ def test_killed_at_every_point_of_a_swap_it_starts_with_a_proved_version(fleet: 
         with fleet.doomed("w", point, hit=hit, models={"keep_backup": False, "interval_s": 0.5}) as worker:
             wait_until(lambda: works_from(before), f"works before it is killed at {point}")  # noqa: B023
             store.publish(f"v{number}")
-            wait_until(lambda: (next(more), worker.process.poll() is not None)[1], f"killed at {point}")  # noqa: B023
+            wait_until(lambda: (next(more), worker.process.poll() is not None)[1], f"killed at {point}")
             assert worker.process.returncode == KILLED, f"{point}: {worker.log}"
         versions.append(f"v{number}")
     store.publish("broken", spoil=truncated)

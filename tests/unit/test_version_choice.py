@@ -59,7 +59,7 @@ def test_a_promotion_over_nothing_stays() -> None:
 @pytest.mark.parametrize("wish", ["pin", "promotion"])
 def test_quarantine_wins_over_every_wish_and_says_so(wish: str) -> None:
     wishes = {"pin": V4} if wish == "pin" else {"promotion": Promotion(version=V4, over=V3)}
-    found = chosen(quarantined=[V4], **wishes)  # type: ignore[arg-type]
+    found = chosen(quarantined=[V4], **wishes)
     assert (found.target, found.rule) == (V3, Rule.CURRENT)
     assert "v4" in found.notes[0]
     assert "quarantined: drifts" in found.notes[0]
