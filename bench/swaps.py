@@ -88,7 +88,7 @@ def _remove(store: TestStore, name: str, keep: set[str]) -> None:
 
 def main() -> int:
     """Run and write the result."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with tempfile.TemporaryDirectory() as folder:
         result = run(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, Path(folder))
     text = json.dumps(result, indent=2) + "\n"

@@ -70,7 +70,7 @@ class SlotMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.handover.orders.full)
     @rule(keep=st.booleans())
-    def order(self, keep: bool) -> None:
+    def order(self, keep: bool) -> None:  # noqa: FBT001 - drawn by name
         self.read()
         new = self.make()
         self.upcoming.append(new)
