@@ -23,7 +23,7 @@ from worker.guard_reference import Reference, reference_of
 
 MAX_ROWS = 8192
 COVARIATES = ("promo", "discount", "holiday", "temperature")
-SCALE_FACTORS = (0.125, 8.0)
+SCALE_FACTORS = (0.125, 8.0, 32.0)
 """Activation scales of the broken INT8 graphs, times the calibrated ones: everything saturates, or is rounded to nothing."""
 CALIBRATION_ROWS = 512
 

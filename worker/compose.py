@@ -11,20 +11,20 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
-from schemas.engine_card import EngineCard
 from schemas.load import Schema, load_schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.compose_models import is_watched, watched_engines
 from worker.deadline import Deadline
-from worker.decode import Decoder
+from worker.decode import Decoder, Decodes
 from worker.decoders import Decoders
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
 from worker.errors import ContractError, FatalDeliveryError, UnreachableError
 from worker.forecasting import Forecasting
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.freshness import Freshness
 from worker.guard_reference import reference_of
 from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
@@ -32,11 +32,12 @@ from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
 from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.plan_loading import Model, load_model, load_onnx
+from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
-from worker.source import KafkaSource
+from worker.source import KafkaSource, Source
 from worker.standby import StandBy
 from worker.statistics import Tallies
 from worker.takeover import Takeover
@@ -94,26 +95,25 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
-    return _load_onnx(settings, settings.engine.model, features)
+    return _loaded(settings, settings.engine.model, features)
 
 
-def make_engine(settings: Settings, features: Schema, model: Path, card: EngineCard) -> OnnxEngine:
-    """The engine of the ONNX file `model` and the card beside it. Raises `ContractError` if they don't fit."""
-    return OnnxEngine.load(
-        model,
-        card,
-        features,
-        slots=settings.engine.slots,
-        max_rows=rows_per_batch(settings, card),
-        threads=settings.engine.threads,
-    )
+def load_engines(settings: Settings, features: Schema) -> EngineSlot:
+    """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
+    serving = load_engine(settings, features)
+    return EngineSlot(serving, load_backup(settings, features, serving.spec))
+
+
+def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
+    model, card = find_model(path)
+    return load_model(settings, model, card, features)
 
 
 def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> Engine | None:
     """The engine that `engine.backup` names, None if it names none. Raises as `load_engine` does."""
     if settings.engine.backup is None:
         return None
-    backup = _load_onnx(settings, settings.engine.backup, features)
+    backup = _loaded(settings, settings.engine.backup, features)
     extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.inputs.items()}
     if extra:
         backup.close()
@@ -125,20 +125,17 @@ def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> En
     return backup
 
 
-def _load_onnx(settings: Settings, path: Path, features: Schema) -> OnnxEngine:
-    return make_engine(settings, features, *find_model(path))
-
-
 @contextmanager
 def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[EngineSlot]:
     """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
     if is_watched(settings):
-        make, backup = partial(make_engine, settings, features), partial(load_backup, settings, features)
-        with watched_engines(settings, make, backup, probe) as engines:
-            yield engines
+        backup = partial(load_backup, settings, features)
+        with watched_engines(
+            settings, lambda m, card: load_model(settings, m, card, features), backup, probe
+        ) as watched:
+            yield watched
         return
-    serving = load_engine(settings, features)
-    engines = EngineSlot(serving, load_backup(settings, features, serving.spec))
+    engines = load_engines(settings, features)
     try:
         yield engines
     finally:
@@ -155,7 +152,8 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     with ExitStack() as cleanup:
         contract = contracts(settings)
         engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
-        standby = _standby(settings, contract, engines.serving, cleanup)
+        standby = standby_of(settings, contract, engines.serving, cleanup)
+        computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
         with made("consumer"):
@@ -167,14 +165,15 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engines, standby, source, delivery, cluster.routing, probe)
+        yield worker_of(settings, contract, computing, source, delivery, cluster.routing, probe)
 
 
-def _standby(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
+def standby_of(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
     """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
     loaded: dict[str, Engine] = {}
     if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
-        loaded[engine.spec.digest] = _load_onnx(settings, settings.engine.model, contract.features)
+        path, card = find_model(settings.engine.model)
+        loaded[engine.spec.digest] = load_onnx(settings, Model(path=path, card=card), contract.features)
         cleanup.callback(loaded[engine.spec.digest].close)
     return StandBy(
         lambda spec: loaded.get(spec.digest),
@@ -187,7 +186,7 @@ def _standby(settings: Settings, contract: Contracts, engine: Engine, cleanup: E
 def _guard(settings: Settings, engines: EngineSlot) -> Guard:
     """A guard that knows what each of the engines usually gives."""
     card_of = {settings.engine.backup: engines.backup}
-    if not is_watched(settings):  # else each version brings its own reference
+    if not engines.fitted:  # else each version brings its own reference
         card_of[settings.engine.model] = engines.serving
     guard = Guard(settings.guard, {})
     for path, engine in card_of.items():
@@ -198,18 +197,26 @@ def _guard(settings: Settings, engines: EngineSlot) -> Guard:
     return guard
 
 
-def _worker(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computing:
+    """Who computes: the engines that serve and back up, and the stand-by of one that needs a GPU."""
+
+    engines: EngineSlot
+    standby: StandBy
+
+
+def worker_of(
     settings: Settings,
     contract: Contracts,
-    engines: EngineSlot,
-    standby: StandBy,
-    source: KafkaSource,
+    computing: Computing,
+    source: Source,
     delivery: Delivery,
     routing: Callable[[], Routing],
     probe: Probe,
+    select: Callable[[Decodes], Decodes] = lambda decoder: decoder,
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
-    batching, limits = settings.batching, settings.breaker
+    batching, limits, engines = settings.batching, settings.breaker, computing.engines
     encode, decoder, dead_letters = _codecs(settings, contract)
     tallies = Tallies()
     tallies.engine(engines.serving.spec)
@@ -236,7 +243,7 @@ def _worker(
     guard = _guard(settings, engines)
     takeover = Takeover(
         engines=engines,
-        standby=standby,
+        standby=computing.standby,
         guard=guard,
         breaker=breaker,
         poison_rows=settings.guard.poison_rows,
@@ -262,10 +269,11 @@ def _worker(
         clock=time.monotonic,
         wall_clock_ms=wall_clock_ms,
         probe=probe,
+        freshness=Freshness(window_s=settings.freshness.window_s, max_keys=settings.freshness.max_keys),
     )
     return Worker(
         source=source,
-        decoder=decoder,
+        decoder=select(decoder),
         batcher=batcher,
         pipeline=pipeline,
         breaker=breaker,
@@ -322,17 +330,22 @@ def _codecs(
 
 def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:
     """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
+    registry = registry_of(settings)
+    id_of = registry.register if settings.registry.auto_register else registry.find
+    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
+    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
+    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
+
+
+def registry_of(settings: Settings) -> RegistrySchemas:
+    """The client of the schema registry. Raises `UnreachableError` if it can't be made; doesn't connect yet."""
     auth = settings.registry
-    registry = RegistrySchemas(
+    return RegistrySchemas(
         url=auth.url or "",
         timeout_s=auth.timeout_s,
         basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
         ca_location=None if auth.ca_location is None else str(auth.ca_location),
     )
-    id_of = registry.register if auth.auto_register else registry.find
-    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
-    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
-    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
 def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:
@@ -342,16 +355,28 @@ def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch
         if error is not None:
             failures.append(error)
 
-    config = producer_config(settings)
     if settings.delivery.guarantee == "at_least_once":
         with made("producer"):
-            producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
+            producer = Producer({**producer_config(settings), "on_delivery": failed}, logger=kafka_logger())
         return Flushed(producer, consumer, failures, watch)
+    return transaction(settings, source.group_metadata, watch)
+
+
+def transaction(
+    settings: Settings,
+    group_metadata: Callable[[], object],
+    watch: Watch,
+    note: Callable[[int], str] = lambda _: "",
+) -> Transaction:
+    """A transaction under `delivery.transactional_id`. Fences whoever used it before.
+
+    Raises `UnreachableError` for what the operator must mend, `FatalDeliveryError` else.
+    """
     with made("producer"):
-        producer = Producer(config, logger=kafka_logger())
+        producer = Producer(producer_config(settings), logger=kafka_logger())
     deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
     try:
-        return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)
+        return Transaction(producer, group_metadata, deadline=deadline, watch=watch, note=note)
     except FatalDeliveryError as error:
         refused = error.__cause__.args[0] if isinstance(error.__cause__, KafkaException) else None
         if refused is None or refused.code() not in INIT_REMEDIES:

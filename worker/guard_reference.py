@@ -19,7 +19,7 @@ class Reference:
 
     mean_of: the input that holds a row's own history (float32[rows, days], units per day), None if the card names none.
     edges float64[n + 1], shares float64[n]: usual distribution of log(forecast / recent mean), see `OutputHistogram`.
-    mean, deviation: of the same, from the middles of the bins. latency_budget_s: for a batch of up to `budget_rows` rows.
+    mean: of the same, from the middles of the bins. usual_index: see `OutputHistogram`. latency_budget_s: for a batch of up to `budget_rows` rows.
     control: a batch that the engine computes if it works at all, input name -> float32[rows, ...]; None if unknown.
     """
 
@@ -27,7 +27,7 @@ class Reference:
     edges: NDArray[np.float64] | None = None
     shares: NDArray[np.float64] | None = None
     mean: float = 0.0
-    deviation: float = 0.0
+    usual_index: float = 0.0
     latency_budget_s: float | None = None
     budget_rows: int = 1
     control: dict[str, NDArray[np.float32]] | None = None
@@ -45,13 +45,12 @@ def reference_of(card: EngineCard) -> Reference:
         return Reference(control=control, **limits)  # type: ignore[arg-type]
     edges, shares = np.array(histogram.edges), np.array(histogram.shares)
     middles = (edges[:-1] + edges[1:]) / 2
-    mean = float(middles @ shares)
     return Reference(
         mean_of=histogram.mean_of,
         edges=edges,
         shares=shares,
-        mean=mean,
-        deviation=float(np.sqrt(((middles - mean) ** 2) @ shares)),
+        mean=float(middles @ shares),
+        usual_index=histogram.usual_index,
         control=control,
         **limits,  # type: ignore[arg-type]
     )

@@ -21,6 +21,14 @@ from worker.guard_reference import EDGES, Reference
 from worker.guard_window import REFERENCE_ROWS, Window, sample, stability_index
 from worker.settings_guard import GuardSettings
 
+BEYOND_USUAL = 1.5
+"""The drift index may be so many times what the card says was the most on its reference days: few series that share their
+holidays move together, and a window of them is never far from the next."""
+
+
+LEAST_PATTERN = 0.05
+"""Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trip:
@@ -181,9 +189,11 @@ class Guard:
                 limits.shift,
             )
             index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
-            yield Figure(Rule.DRIFT, "stability index against the card", index, limits.drift_index)
-        lag = -window.weekday_lead
-        yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+            limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
+            yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
+        if window.own_lead >= LEAST_PATTERN:
+            lag = -window.weekday_lead
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
             yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)

@@ -6,7 +6,8 @@ A model can be wrong in every row without any row being impossible. Three figure
   stability index, sum of (p - q) * ln(p / q) over the bins;
 - the mean of the same against the card's, for shifts that stay within a bin;
 - the weekday pattern of the forecasts against that of the rows' own histories: the correlation, pooled over rows, must be
-  largest where the weekdays agree. A forecast that is a day late correlates with the wrong days.
+  largest where the weekdays agree. A forecast that is a day late correlates with the wrong days. This says something only
+  where the histories have a weekday pattern: their older half must fit their younger one in the same way.
 
 Pure: samples in, figures out.
 """
@@ -26,6 +27,8 @@ HALF_A_ROW = 0.5
 """Added to every bin of a reference, so that an empty one has a logarithm."""
 PRIOR_ROWS = 20.0
 """Rows as the reference expects them that are added to what was counted: few rows say little, and empty bins nothing at all."""
+FLAT = 0.01
+"""Weekdays that differ from the mean by less than this share of it are rounding, not a pattern."""
 REFERENCE_ROWS = 10_000
 """Rows that a card's shares count for where an empty bin of theirs gets half a row."""
 
@@ -40,7 +43,7 @@ class Sample:
     rows: counted. bins int64[20]: of log(forecast / recent mean) in `EDGES`; card_bins int64[n]: the same in the card's.
     total: sum of the logarithms, held within the edges. pairs float64[7, 7]: [i, j] sums forecast day i times history day j over
     rows, both as deviations from the row's mean in units of its recent mean; day 0 has the weekday of the forecast's first.
-    power: sums of squares of the two.
+    power: sums of squares of the two. own_pairs, own_power: the same of the history's younger half of weeks with its older one.
     """
 
     rows: int
@@ -49,6 +52,8 @@ class Sample:
     total: float
     pairs: NDArray[np.float64]
     power: NDArray[np.float64]
+    own_pairs: NDArray[np.float64]
+    own_power: NDArray[np.float64]
 
 
 def sample(
@@ -64,7 +69,11 @@ def sample(
         middle, history, recent = middle[counted], history[counted], recent[counted]
     ratio = middle.mean(axis=1) / recent
     bins = binned(ratio, EDGES)
-    pairs, power = _weekdays(middle / recent[:, None], history / recent[:, None])
+    middle, history = middle / recent[:, None], history / recent[:, None]
+    half = history.shape[1] // WEEK_DAYS // 2 * WEEK_DAYS
+    younger = history[:, history.shape[1] - half :]
+    pairs, power = _weekdays(middle, history)
+    own_pairs, own_power = _weekdays(younger, history[:, : history.shape[1] - half])
     held = np.log(np.clip(ratio, np.exp(edges[0]), np.exp(edges[-1])))
     return Sample(
         rows=len(recent),
@@ -73,6 +82,8 @@ def sample(
         total=float(held.sum(dtype=np.float64)),
         pairs=pairs,
         power=power,
+        own_pairs=own_pairs,
+        own_power=own_power,
     )
 
 
@@ -114,6 +125,8 @@ class Window:
         self._card_bins: NDArray[np.int64] | None = None
         self._pairs = np.zeros((WEEK_DAYS, WEEK_DAYS))
         self._power = np.zeros(2)
+        self._own_pairs = np.zeros((WEEK_DAYS, WEEK_DAYS))
+        self._own_power = np.zeros(2)
 
     def add(self, new: Sample) -> None:
         """Take one more sample in, and let the oldest go that aren't needed."""
@@ -141,16 +154,16 @@ class Window:
 
     @property
     def weekday_lead(self) -> float:
-        """How far the correlation where the weekdays agree is above the best one where they don't, in [-2, 2].
+        """How far the correlation of forecasts and histories where the weekdays agree is above the best where they don't.
 
-        0 if forecasts or histories have no weekday pattern at all.
+        In [-2, 2]; 0 if one of them has no weekday pattern at all.
         """
-        scale = float(np.sqrt(self._power[0] * self._power[1]))
-        if scale <= 0.0 or not np.isfinite(scale):
-            return 0.0
-        day = np.arange(WEEK_DAYS)
-        by_lag = [float(self._pairs[day, (day + lag) % WEEK_DAYS].sum()) / scale for lag in range(WEEK_DAYS)]
-        return by_lag[0] - max(by_lag[1:])
+        return _lead(self._pairs, self._power, self.rows)
+
+    @property
+    def own_lead(self) -> float:
+        """The same of the histories' younger halves with their older ones: how much of a weekday pattern there is."""
+        return _lead(self._own_pairs, self._own_power, self.rows)
 
     def _move(self, each: Sample, sign: int) -> None:
         self.rows += sign * each.rows
@@ -159,6 +172,16 @@ class Window:
         self._card_bins = sign * each.card_bins if self._card_bins is None else self._card_bins + sign * each.card_bins
         self._pairs = self._pairs + sign * each.pairs
         self._power = self._power + sign * each.power
+        self._own_pairs = self._own_pairs + sign * each.own_pairs
+        self._own_power = self._own_power + sign * each.own_power
+
+
+def _lead(pairs: NDArray[np.float64], power: NDArray[np.float64], rows: int) -> float:
+    if not (power > rows * WEEK_DAYS * FLAT**2).all():
+        return 0.0
+    scale, day = float(np.sqrt(power[0] * power[1])), np.arange(WEEK_DAYS)
+    by_lag = [float(pairs[day, (day + lag) % WEEK_DAYS].sum()) / scale for lag in range(WEEK_DAYS)]
+    return by_lag[0] - max(by_lag[1:])
 
 
 def stability_index(counts: NDArray[np.int64], reference: NDArray[np.float64]) -> float:

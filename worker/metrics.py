@@ -48,6 +48,11 @@ def _lag_seconds(statistics: Statistics, _: float) -> Samples:
     return [((str(partition),), lag.seconds) for partition, lag in statistics.lags.items()]
 
 
+def _keys_fresh(statistics: Statistics, _: float) -> Samples:
+    share = statistics.keys.share
+    return [] if share is None else [((), share)]
+
+
 def _engine_info(statistics: Statistics, _: float) -> Samples:
     engine = statistics.engine
     return [] if engine is None else [((engine.model, engine.version, engine.precision, engine.digest), 1)]
@@ -143,6 +148,31 @@ METRICS: tuple[Declaration, ...] = (
         help="age of the last record read of an assigned partition, seconds (event time)",
         labels=("partition",),
         read=_lag_seconds,
+    ),
+    Declaration(
+        name="forecast_worker_oldest_unserved_seconds",
+        kind="gauge",
+        help="age of the oldest event that waits for its forecast's commit, seconds (event time); 0 if none waits. Of a "
+        "partition from which nothing is under way, the age of the last record read, if more are there",
+        read=_one(lambda s: s.oldest_unserved_s),
+    ),
+    Declaration(
+        name="forecast_worker_keys_known",
+        kind="gauge",
+        help="keys of the assigned partitions that had a forecast since they were assigned, up to freshness.max_keys",
+        read=_one(lambda s: s.keys.known),
+    ),
+    Declaration(
+        name="forecast_worker_keys_fresh_ratio",
+        kind="gauge",
+        help="share of the known keys whose last forecast was committed within freshness.window_s; counted every 10 s",
+        read=_keys_fresh,
+    ),
+    Declaration(
+        name="forecast_worker_keys_missed_total",
+        kind="counter",
+        help="forecasts of keys that aren't watched because freshness.max_keys are known already",
+        read=_one(lambda s: s.keys.missed),
     ),
     Declaration(
         name="forecast_worker_assigned_partitions",

@@ -17,13 +17,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from worker.batching import Batcher, CutReason
+from worker.batching import Batcher, CutReason, oldest_of
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
 from worker.engine import Engine
 from worker.errors import AbortableError, FatalDeliveryError, UnreachableError
 from worker.flight import Flight
 from worker.forecasting import Forecasting
+from worker.freshness import Freshness
 from worker.hotswap import EngineSlot
 from worker.publish import Publisher, Routing, latencies_s
 from worker.records import Positions
@@ -62,6 +63,7 @@ class Pipeline:
         routing: finds topics and partition counts; asked again after `reroute`.
         commit_interval_s: how long outputs wait for their commit at most, from the first one on.
         transaction_s: budget of each blocking call to Kafka.
+        freshness: is told which keys were served.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
@@ -79,7 +81,9 @@ class Pipeline:
         clock: Clock,
         wall_clock_ms: Callable[[], int],
         probe: Probe = lambda _: None,
+        freshness: Freshness | None = None,
     ) -> None:
+        self._freshness = freshness or Freshness(window_s=1.0, max_keys=0)
         self._batcher = batcher
         self._forecasting = forecasting
         self._engine = forecasting.engine
@@ -115,6 +119,18 @@ class Pipeline:
     def commit_due_s(self) -> float:
         """When the open transaction is to be committed; infinite while there is none."""
         return self._commit_due_s
+
+    @property
+    def freshness(self) -> Freshness:
+        """Which keys were served when."""
+        return self._freshness
+
+    @property
+    def oldest_unserved_ms(self) -> int | None:
+        """Event time of the oldest event read and not committed; None if there is none, or none has a time."""
+        batches_ms = [flight.batch.timestamps_ms for flight in self._flights]
+        oldest_ms = (oldest_of([*self._uncommitted_ms, *batches_ms]), self._batcher.oldest_ms)
+        return min((each for each in oldest_ms if each is not None), default=None)
 
     def reroute(self) -> None:
         """Ask for the topics' partition counts again before the next batch is published."""
@@ -229,6 +245,7 @@ class Pipeline:
             self._uncommitted_by.append(flight.computed.engine)
         self._uncommitted = self._uncommitted.followed_by(batch.positions) if self._uncommitted else batch.positions
         self._uncommitted_ms.append(batch.timestamps_ms)
+        self._freshness.published(batch)
         self._probe("published")
         if rejections and self._breaker.add(0, [rejection.reason for rejection in rejections]):
             raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
@@ -244,9 +261,11 @@ class Pipeline:
         self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
         self._tallies.transaction("committed")
         self._tallies.end_to_end(latencies_s(self._uncommitted_ms, self._wall_clock_ms()))
+        self._freshness.committed(self._clock())
         self._settle()
 
     def _settle(self) -> None:
+        self._freshness.discarded()
         self._uncommitted = None
         self._uncommitted_ms.clear()
         self._uncommitted_by.clear()

@@ -14,7 +14,9 @@ from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
+from worker.settings_freshness import FreshnessSettings
 from worker.settings_guard import GuardSettings
+from worker.settings_replay import ReplaySettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 from worker.settings_versions import FleetSettings, ModelsSettings, ShadowSettings
 
@@ -123,7 +125,16 @@ class EngineSettings(Section):
         ge=1,
         description="a batch that the GPU has no memory for is halved down to so many rows before that",
     )
-    threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
+    runtime: Literal["auto", "tensorrt", "onnx"] = Field(
+        default="auto",
+        description="`tensorrt` (a plan), `onnx` (ONNX Runtime on the CPU), or `auto`: a plan if the model's card names any",
+    )
+    on_missing_plan: Literal["fail", "onnx", "build"] = Field(
+        default="fail",
+        description="if no plan fits this GPU and TensorRT: stop (`fail`), serve the ONNX file on the CPU (`onnx`), or build one "
+        "here first, which takes minutes and needs write access to the models (`build`)",
+    )
+    threads: int = Field(default=0, ge=0, description="threads of ONNX Runtime; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(
         default=None, ge=1, description="largest batch, rows; unset: the card's profile maximum"
@@ -209,6 +220,8 @@ class Settings(Section):
     shadow: ShadowSettings = Field(default_factory=ShadowSettings)
     fleet: FleetSettings = Field(default_factory=FleetSettings)
     guard: GuardSettings = Field(default_factory=GuardSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
+    replay: ReplaySettings = Field(default_factory=ReplaySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     log: LogSettings = Field(default_factory=LogSettings)

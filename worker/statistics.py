@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine import EngineSpec
+from worker.freshness import FreshKeys
 from worker.guard import Rule
 from worker.model_status import ModelStatus
 from worker.records import Reason
@@ -34,6 +35,9 @@ LATENCY_BOUNDS_S: tuple[float, ...] = (
     *(30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0),
 )
 """From event time to commit, seconds: 10 ms to a day, so that a backlog shows as what it is."""
+
+
+NO_KEYS = FreshKeys(0, 0, 0)
 
 
 class Stage(StrEnum):
@@ -77,7 +81,7 @@ class Statistics:
 
     `last_poll_s` is None before the first poll, `engine` before a model is loaded. `not_ready` holds the reasons why the
     worker isn't ready, in words; empty: it is. `fallbacks`: forecasts by what their `fallback_reason` says. `standby`: True
-    while the stand-by computes.
+    while the stand-by computes. `oldest_unserved_s` is 0 while nothing waits; `keys` are those that the worker serves.
     """
 
     taken_s: float
@@ -106,6 +110,8 @@ class Statistics:
     standby: bool
     models: ModelStatus = field(default_factory=ModelStatus)
     steps: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
+    oldest_unserved_s: float = 0.0
+    keys: FreshKeys = NO_KEYS
 
     @property
     def ready(self) -> bool:
@@ -151,6 +157,8 @@ class Tallies:
         self._standby = False
         self._models = ModelStatus()
         self._steps = {during: _Counts(STAGE_BOUNDS_S) for during in ("swap", "steady")}
+        self._oldest_unserved_s = 0.0
+        self._keys = NO_KEYS
 
     def polled(self, records: int, now_s: float) -> None:
         """A poll returned `records` records (or none) at `now_s`."""
@@ -244,6 +252,15 @@ class Tallies:
         """Whether the stand-by computes."""
         self._standby = active
 
+    def freshness(self, oldest_unserved_s: float, keys: FreshKeys) -> None:
+        """The oldest event that waits for its commit is so old; these are the keys served."""
+        self._oldest_unserved_s, self._keys = oldest_unserved_s, keys
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Records read, and events superseded, so far."""
+        return self._records, self._superseded
+
     def snapshot(self, now_s: float) -> Statistics:
         """Everything so far, frozen. `now_s` is the time of the loop's step that takes it."""
         return Statistics(
@@ -273,6 +290,8 @@ class Tallies:
             standby=self._standby,
             models=self._models,
             steps=MappingProxyType({during: counts.frozen() for during, counts in self._steps.items()}),
+            oldest_unserved_s=self._oldest_unserved_s,
+            keys=self._keys,
         )
 
 

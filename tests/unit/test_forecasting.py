@@ -26,7 +26,7 @@ def reference() -> Reference:
     """Of `FakeEngine`'s forecasts for sales around 100: next to no difference from the recent mean."""
     shares = np.zeros(len(EDGES) - 1)
     shares[10] = 1.0
-    return Reference(mean_of="sales", edges=EDGES, shares=shares, mean=0.1, deviation=0.1, control=CONTROL)
+    return Reference(mean_of="sales", edges=EDGES, shares=shares, mean=0.1, control=CONTROL)
 
 
 def rig(*, backup: bool = True, standby: bool = False, asynchronous: bool = False, **more: object) -> Rig:
@@ -281,6 +281,18 @@ def test_batches_in_flight_and_rows_being_gathered_come_from_the_backup_too() ->
     settle(made)
     assert [digest for _, digest, _ in by(made)[8:]] == ["bb"] * 10
     assert made.delivery.aborted == 0
+
+
+def test_what_a_drifting_engine_still_has_or_was_about_to_get_is_never_published() -> None:
+    made = drifting(asynchronous=True)
+    send(made, *range(108, 118))
+    step(made, times=4)
+    assert main(made).outstanding == 2
+    main(made).finish()  # both at once: the second one is right behind the one that trips
+    settle(made)
+    assert [digest for _, digest, _ in by(made)[8:]] == ["bb"] * 10
+    assert made.delivery.aborted == 0
+    assert main(made).submitted_rows[-2:] == [4, 4]  # the two rows that were being gathered went elsewhere
 
 
 def test_without_a_backup_a_drift_stops_the_worker_and_says_so() -> None:
