@@ -27,7 +27,7 @@ MOST_ERROR: Final = 0.01
 """WAPE-to-FP32 that INT8 may cost. A forecast whose WAPE is 0.2 gets worse by far less than 2 % of that (bench/results)."""
 
 _REGION_ROWS: Final = 256
-_SENSITIVITY_ROWS: Final = 512
+_SENSITIVITY_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

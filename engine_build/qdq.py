@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -67,7 +67,9 @@ def require_opset(model: onnx.ModelProto, source: str) -> None:
     """Raise `GraphError` unless the model's opset has quantisation per channel."""
     opset = max(each.version for each in model.opset_import if each.domain in {"", "ai.onnx"})
     if opset < LEAST_OPSET:
-        raise GraphError(source, [f"opset {opset}: INT8 needs {LEAST_OPSET} or newer (scales per channel); export it anew"])
+        raise GraphError(
+            source, [f"opset {opset}: INT8 needs {LEAST_OPSET} or newer (scales per channel); export it anew"]
+        )
 
 
 def value_scale(largest: float) -> np.float32:
@@ -124,7 +126,7 @@ class PairWriter:
         zero = np.zeros(scale.shape, np.int8)
         for name, array in ((f"{stem}_scale", scale.astype(np.float32)), (f"{stem}_zero", zero)):
             self.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         operands = [f"{stem}_scale", f"{stem}_zero"]
         make = onnx.helper.make_node
         self._after[tensor] = [

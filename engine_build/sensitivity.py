@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -68,9 +69,7 @@ _SWITCHES = "eight_bit_switches"
 _SCALES = "eight_bit_scales"
 
 
-def choose(
-    switches: Switches, largest: Mapping[str, float], *, most_error: float, most_trials: int = 200
-) -> Choice:
+def choose(switches: Switches, largest: Mapping[str, float], *, most_error: float, most_trials: int = 200) -> Choice:
     """The layers that may stay in eight bits so that WAPE-to-FP32 is at most `most_error`.
 
     Groups are left out by falling error of their own; how many is found by bisection. With more groups than `most_trials`,
@@ -140,9 +139,7 @@ class _SwitchWriter:
         if f"{stem}_switched" not in self._made:
             self._made.add(f"{stem}_switched")
             place = f"{stem}_place"
-            self._graph.initializer.append(
-                onnx.numpy_helper.from_array(np.array(self._place[stem], np.int64), place)
-            )
+            self._graph.initializer.append(onnx.numpy_helper.from_array(np.array(self._place[stem], np.int64), place))
             make = onnx.helper.make_node
             self._first += [
                 make("Gather", [_SWITCHES, place], [f"{stem}_on"]),
@@ -163,7 +160,7 @@ class _SwitchWriter:
         return f"{stem}_switched"
 
     @staticmethod
-    def _pair(stem: str, source: str, zero: str, attributes: Mapping[str, int]) -> list[onnx.NodeProto]:
+    def _pair(stem: str, source: str, zero: str, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
         make = onnx.helper.make_node
         operands = [f"{stem}_scale", zero]
         return [
