@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -47,13 +48,11 @@ def calibration_from_topic(
     with _Reader(source, access) as reader:
         for message in reader.messages():
             sampled.add(message)
-    decoder = EventDecoder(
-        dict(schema),
-        [load_schema(path, "") for path in access.writer_schemas],
-        None if access.registry is None else _registered(access.registry),
-    )
     values = sampled.values()
-    events = [event for event in map(decoder.decode, values) if event is not None]
+    writers = [load_schema(path, "") for path in access.writer_schemas]
+    with _registered(access.registry) as registered:
+        decoder = EventDecoder(dict(schema), writers, registered)
+        events = [event for event in map(decoder.decode, values) if event is not None]
     columns, unfit = columns_of(events, wanted_fields(inputs, schema))
     name = f"topic {source.topic}"
     if len(events) == unfit:
@@ -203,15 +202,19 @@ class _Reader:
         )
 
 
-def _registered(settings: Mapping[str, object]) -> RegisteredSchema:
-    client = SchemaRegistryClient(dict(settings))
+@contextmanager
+def _registered(settings: Mapping[str, object] | None) -> Iterator[RegisteredSchema | None]:
+    """Asks the registry for a schema by its id; None without a registry. Its connections are closed at the end."""
+    if settings is None:
+        yield None
+        return
+    with SchemaRegistryClient(dict(settings)) as client:
 
-    def ask(schema_id: int) -> str:
-        try:
-            return client.get_schema(schema_id).schema_str or ""
-        except SchemaRegistryError as error:
-            raise SourceError(
-                f"schema id {schema_id}", [f"the registry {settings['url']} can't tell: {error}"]
-            ) from error
+        def ask(schema_id: int) -> str:
+            try:
+                return client.get_schema(schema_id).schema_str or ""
+            except SchemaRegistryError as error:
+                got = f"the registry {settings['url']} can't tell: {error}"
+                raise SourceError(f"schema id {schema_id}", [got]) from error
 
-    return ask
+        yield ask
