@@ -1,17 +1,34 @@
-"""`python -m bench [throughput|memory|latency|profile|precision|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|guard|replay|tensorrt|events|freshretailnet|precision|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import latency, memory, precision, profile_worker, report, throughput
+from bench import (
+    event_file,
+    freshretailnet,
+    guard,
+    latency,
+    memory,
+    precision,
+    profile_worker,
+    replay,
+    report,
+    tensorrt,
+    throughput,
+)
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "throughput": throughput.main,
     "memory": memory.main,
     "latency": latency.main,
     "profile": profile_worker.main,
+    "guard": guard.main,
+    "tensorrt": tensorrt.main,
+    "events": event_file.main,
+    "freshretailnet": freshretailnet.main,
+    "replay": replay.main,
     "precision": precision.main,
     "report": report.main,
 }

@@ -1,7 +1,7 @@
 """Layers in eight bits: QuantizeLinear and DequantizeLinear before their two operands, nothing else in the graph changed.
 
 Written here rather than by onnxruntime.quantization because that puts the pair before *every* reader of a tensor, also before
-additions and normalisations that stay in floating point (docs/adr/0014).
+additions and normalisations that stay in floating point (docs/adr/0015).
 """
 
 from __future__ import annotations
