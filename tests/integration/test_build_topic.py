@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def sent(job: Job, count: int = 700) -> list[tuple[bytes | None, bytes | None, i
     return messages
 
 
-def read(job: Job, access: KafkaAccess | None = None, **options: object) -> Calibration:
+def read(job: Job, access: KafkaAccess | None = None, **options: Any) -> Calibration:
     access = access or access_from_bootstrap(job.bootstrap)
     # These events have no promotion, so all is there but special days.
     return calibration_from_topic(
