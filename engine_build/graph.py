@@ -89,7 +89,7 @@ def _parsed(path: Path, content: bytes) -> onnx.ModelProto:
     """The model; `GraphError` if the bytes are cut off or no ONNX. External data are not loaded."""
     remedy = f"got {len(content):,} bytes; the file is cut off or isn't ONNX: copy or export it again"
     try:
-        model = onnx.ModelProto.FromString(content)
+        model: onnx.ModelProto = onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
         raise GraphError(str(path), [f"can't be parsed ({error}): {remedy}"]) from error
     if not model.graph.node or not any(each.domain in STANDARD_DOMAINS for each in model.opset_import):
