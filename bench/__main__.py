@@ -1,17 +1,18 @@
-"""`python -m bench [throughput|memory|latency|profile|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|precision|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import latency, memory, profile_worker, report, throughput
+from bench import latency, memory, precision, profile_worker, report, throughput
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "throughput": throughput.main,
     "memory": memory.main,
     "latency": latency.main,
     "profile": profile_worker.main,
+    "precision": precision.main,
     "report": report.main,
 }
 
