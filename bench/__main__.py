@@ -1,11 +1,23 @@
-"""`python -m bench [throughput|memory|latency|profile|precision|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import latency, memory, precision, profile_worker, report, throughput
+from bench import (
+    event_file,
+    freshretailnet,
+    guard,
+    latency,
+    memory,
+    precision,
+    profile_worker,
+    replay,
+    report,
+    tensorrt,
+    throughput,
+)
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "throughput": throughput.main,
@@ -13,6 +25,11 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "latency": latency.main,
     "profile": profile_worker.main,
     "precision": precision.main,
+    "guard": guard.main,
+    "tensorrt": tensorrt.main,
+    "events": event_file.main,
+    "freshretailnet": freshretailnet.main,
+    "replay": replay.main,
     "report": report.main,
 }
 

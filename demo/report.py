@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from demo import charts
 from demo.evaluation import Errors, Outcomes
-from demo.series import FloatArray, SeriesSet
+from demo.series import HORIZON_DAYS, FloatArray, SeriesSet
 from demo.worker_process import HistogramSamples
 from schemas.html_page import figure, page, section, table
 
@@ -70,6 +70,12 @@ def summary(result: DemoResult) -> list[tuple[str, str]]:
         mean = histogram.total / histogram.count
         rows.append(("batches", f"{histogram.count:,} of {mean:,.0f} rows on average"))
     return rows
+
+
+def judged(result: DemoResult) -> str:
+    """Which days the accuracy is about, in one sentence."""
+    first, last = _day(result.as_of_dates[0] + 1), _day(result.as_of_dates[-1] + HORIZON_DAYS)
+    return f"Judged on {first} to {last}, days after the model's training; docs/accuracy.md says how it was chosen."
 
 
 def reasons(outcomes: Outcomes) -> str:
@@ -140,7 +146,7 @@ def _fans(result: DemoResult) -> Iterator[tuple[str, str]]:
     dates, chosen = panels_of(result)
     for date in dates if chosen else ():
         as_of = result.as_of_dates[date]
-        title = f"Forecast on {np.datetime64(int(as_of), 'D')} and what was sold"
+        title = f"Forecast on {_day(as_of)} and what was sold"
         yield title, charts.fans(result.series, as_of, result.forecasts[date], chosen)
 
 
@@ -149,7 +155,7 @@ def _reasons(outcomes: Outcomes) -> str:
 
 
 def _headline(result: DemoResult) -> str:
-    first, last = (np.datetime64(int(day), "D") for day in (result.as_of_dates[0], result.as_of_dates[-1]))
+    first, last = _day(result.as_of_dates[0]), _day(result.as_of_dates[-1])
     return (
         f"{len(result.series):,} series (stores x products), one feature event for each and each of {len(result.as_of_dates)} "
         f"days, {first} to {last}, through a Kafka broker and the worker with model {result.model}, "
@@ -166,5 +172,9 @@ def _verdict(outcomes: Outcomes) -> str:
 
 def _accuracy(result: DemoResult) -> str:
     rows = [(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}") for entry in result.errors]
-    note = "<p>WAPE: sum of absolute errors / sum of sales; less is better.</p>"
+    note = f"<p>WAPE: sum of absolute errors / sum of sales; less is better. {escape(judged(result))}</p>"
     return table(("", "WAPE per day", "WAPE per 14-day total"), rows) + note
+
+
+def _day(as_of: int) -> str:
+    return str(np.datetime64(int(as_of), "D"))

@@ -137,6 +137,7 @@ class Library:
         if limit is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
         self._precision(config, network, request)
+        _share_profiles(trt, config)
         self._targets(config, request)
         for profile in request.profiles:
             _add_profile(builder, config, network, profile)
@@ -299,6 +300,13 @@ def _monitor(trt: Any, progress: Progress) -> Any:  # noqa: ANN401
             progress.phase_finished(phase_name)
 
     return Monitor()
+
+
+def _share_profiles(trt: Any, config: Any) -> None:  # noqa: ANN401
+    """Let several contexts use one profile at a time, as workers do; 8.6 must be asked, later versions always do."""
+    sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if sharing is not None and not config.get_preview_feature(sharing):
+        config.set_preview_feature(sharing, True)  # noqa: FBT003 - TensorRT's signature
 
 
 def _add_profile(builder: Any, config: Config, network: Network, rows: Profile) -> None:  # noqa: ANN401

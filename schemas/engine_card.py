@@ -97,12 +97,14 @@ class OutputHistogram(_Part):
     """Reference distribution of log(forecast / recent mean): shares of rows between ascending edges.
 
     The forecast is the mean of the middle quantile over the horizon; the recent mean is that of `mean_of`, an input.
-    The outer bins are open: the first holds all below edges[1], the last all above edges[-2].
+    The outer bins are open: the first holds all below edges[1], the last all above edges[-2]. usual_index: the largest population
+    stability index against `shares` that a window of 2,048 rows had on the reference days; 0 if nobody looked.
     """
 
     mean_of: str
     edges: Annotated[list[Finite], Field(min_length=3)]
     shares: list[Annotated[float, Field(ge=0, le=1)]]
+    usual_index: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _shares_fit_edges(self) -> Self:

@@ -6,6 +6,8 @@ import argparse
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from worker.replay_options import add_replay_parser
+
 PROGRAM = "forecast-worker"
 
 _DESCRIPTION = """\
@@ -30,6 +32,7 @@ exit codes:
    3  delivery failed for good, or its outcome is unknown: restart the worker, which settles it
    4  another worker has taken over this transactional.id or group instance: look for the second one
    5  the engine (or its GPU) is lost: restart the worker
+   6  a replay stopped before its end: run the same command again, it goes on
   70  a bug: please report it with the log
 """
 
@@ -84,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("list", "print the topics, as declared and as they are on the broker"),
     ):
         _add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
+    _add_settings_options(add_replay_parser(commands))
     return parser
 
 

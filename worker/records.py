@@ -111,6 +111,7 @@ class Reason(StrEnum):
     NO_KEY_NO_VALUE = "no_key_no_value"
     OVERSIZE = "oversize"
     BAD_FORECAST = "bad_forecast"
+    ENGINE_FAILED = "engine_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
