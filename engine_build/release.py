@@ -155,7 +155,7 @@ def _release(
             raise PlanError(f"{precision}: chosen without a plan")
         chosen.append((plan.entry, plan.content))
     return Release(
-        card=order.card.model_copy(update={"accuracy": {**order.card.accuracy, **ingredients.accuracy}}),
+        card=order.card.model_copy(update={"accuracy": dict(ingredients.accuracy)}),
         model=ingredients.model,
         golden=npz_bytes(order.golden),
         graphs={precision: graphs[precision] for precision in decision.published if precision != "fp32"},

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from engine_build.device import find_gpu, runtime_api
 from engine_build.errors import InputError
+from engine_build.release import Outcome
 from engine_build.store import collect_garbage, listed, sign_version, use_version, verify_version
 from engine_build.trt import NAMES, load_library
 from schemas.card_signature import load_private_key, load_public_keys
@@ -48,6 +49,19 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     gc.add_argument("store", type=Path, help="a model's folder")
     gc.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest stay")
     gc.add_argument("--pin", action="append", default=[], metavar="VERSION", help="stays, whatever its age")
+
+
+def show_plans(console: Console, outcome: Outcome) -> None:
+    """What came of each plan of a build, and why which one is published."""
+    rows = []
+    for plan in outcome.plans:
+        speed = "-" if plan.measurement is None else f"{plan.measurement.rows_per_s:,.0f}"
+        size = "-" if plan.entry is None else f"{plan.entry.size_bytes / 2**20:,.1f}"
+        proved = "no" if plan.entry is None else plan.entry.proved
+        rows.append((plan.precision, f"{plan.built_s:.1f}", size, proved, speed))
+    console.print(_card_table("plans", ("precision", "built in s", "MiB", "proved on", "rows/s"), rows))
+    for reason in outcome.decision.reasons:
+        console.print(f"- {reason}", highlight=False, soft_wrap=True)
 
 
 def _command(

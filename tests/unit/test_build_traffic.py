@@ -2,7 +2,7 @@ import pytest
 
 from engine_build.errors import SourceError, TrafficError
 from engine_build.kafka_access import TopicSource, parse_topic_source
-from engine_build.traffic import parse_profile, propose, rounded_up, sizes_of
+from engine_build.traffic import parse_profile, propose, sizes_of
 from engine_build.traffic_prometheus import sizes_from_prometheus
 
 TEXT = """# TYPE forecast_worker_batch_rows histogram
