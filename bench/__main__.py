@@ -1,4 +1,4 @@
-"""`python -m bench [throughput|memory|latency|profile|guard|replay|tensorrt|events|freshretailnet|precision|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "memory": memory.main,
     "latency": latency.main,
     "profile": profile_worker.main,
+    "precision": precision.main,
     "guard": guard.main,
     "tensorrt": tensorrt.main,
     "events": event_file.main,
     "freshretailnet": freshretailnet.main,
     "replay": replay.main,
-    "precision": precision.main,
     "report": report.main,
 }
 
