@@ -110,7 +110,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         cluster.routing()  # so that a missing topic is found now
         with made("consumer"):
             consumer = Consumer(consumer_config(settings), logger=kafka_logger())
-        source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
+        source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic)
         cleanup.callback(source.close)
         watchdog = Watchdog(time.monotonic)
         cleanup.callback(watchdog.close)

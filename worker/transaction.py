@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from worker.deadline import Deadline
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError
-from worker.records import Positions
+from worker.records import Header, Positions
 
 Watch = Callable[[str, Deadline], AbstractContextManager[None]]
 
@@ -36,9 +36,6 @@ def unwatched(_: str, __: Deadline) -> AbstractContextManager[None]:
     """Trust the time-outs."""
     return nullcontext()
 
-
-Header = tuple[str, str | bytes | None]
-"""As confluent_kafka takes and gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
