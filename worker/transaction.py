@@ -37,7 +37,6 @@ def unwatched(_: str, __: Deadline) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
     """Messages for one topic, as columns of equal length.
@@ -266,6 +265,13 @@ class Transaction(_StateMachine):
         )
         self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
         self._state = State.READY
+
+    def commit_outputs(self, deadline: Deadline) -> None:
+        """Commit everything produced since the last commit, which stands for no positions. Raises as `commit` does."""
+        self._require("commit")
+        if self._state is State.OPEN:
+            self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
+            self._state = State.READY
 
     def _begin(self, deadline: Deadline) -> None:
         if self._state is State.READY:
