@@ -117,6 +117,7 @@ class Reason(StrEnum):
     NO_KEY_NO_VALUE = "no_key_no_value"
     OVERSIZE = "oversize"
     BAD_FORECAST = "bad_forecast"
+    OUT_OF_CALENDAR = "out_of_calendar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,9 +175,7 @@ def test_killed_anywhere_and_run_again_each_letter_is_redriven_once(job: Job) ->
     assert killed >= 3
     asked(job, "redrive", "--all")
     again = Counter(
-        headers_of(m)[REDRIVEN_FROM]
-        for m in read_messages(job.bootstrap, job.source)
-        if REDRIVEN_FROM in headers_of(m)
+        headers_of(m)[REDRIVEN_FROM] for m in read_messages(job.bootstrap, job.source) if REDRIVEN_FROM in headers_of(m)
     )
     assert len(again) == 3000
     assert set(again.values()) == {1}

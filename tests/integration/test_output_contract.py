@@ -9,10 +9,10 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from demo.artifacts import fetch_all, kafka_jars, read_lock
@@ -43,7 +43,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def published(
     kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Job]:
+) -> Job:
     """A worker has forecast every event, a product was delisted, and keys have two forecasts each."""
     names = ("contract-features", "contract-forecasts", "contract-letters")
     for name in names:
@@ -64,7 +64,7 @@ def published(
     with job.worker("w") as worker:
         job.wait_done(job.ends())
         assert worker.stop() == 0, worker.log
-    yield job
+    return job
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +139,23 @@ def test_kcat_gives_the_same_values(published: Job, registry: EmbeddedRegistry, 
             latest[name] = without_branches(json.loads(content))
     assert latest.keys() == expected.keys()
     for name, content in latest.items():
-        assert content == {field: as_printed(value) for field, value in expected[name].items()}, name
+        assert content == {field: as_float32(value) for field, value in expected[name].items()}, name
 
 
 def without_branches(content: dict[str, Any]) -> dict[str, Any]:
     """Avro's JSON names a union's branch; every float is made what it was, a float32."""
     reason = content["fallback_reason"]
     return {
-        **{field: as_printed(value) for field, value in content.items()},
+        **{field: as_float32(value) for field, value in content.items()},
         "fallback_reason": reason["string"] if isinstance(reason, dict) else reason,
     }
 
 
-def as_printed(value: Any) -> Any:
-    """Floats to the digits that name one float32: programs print float32 with more or fewer."""
+def as_float32(value: Any) -> Any:
+    """Every float as the float32 it names: programs print a float32 with as few digits as say which, or with more."""
     if isinstance(value, float):
-        return f"{value:.7g}"
-    return [as_printed(each) for each in value] if isinstance(value, list) else value
+        return float(np.float32(value))
+    return [as_float32(each) for each in value] if isinstance(value, list) else value
 
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no javac on the path")
@@ -176,11 +176,11 @@ def test_java_gives_the_same_values(
     for line in done.stdout.splitlines():
         date, name, content = line.split(" ", maxsplit=2)
         record = json.loads(content)
-        latest[name] = {field: as_printed(value) for field, value in record.items()}
+        latest[name] = {field: as_float32(value) for field, value in record.items()}
         assert days(dt.date.fromisoformat(date)) == record["as_of"]
     assert latest.keys() == expected.keys()
     for name, record in latest.items():
-        assert record == {field: as_printed(value) for field, value in expected[name].items()}, name
+        assert record == {field: as_float32(value) for field, value in expected[name].items()}, name
 
 
 def test_the_python_example_without_a_registry(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
