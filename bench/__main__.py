@@ -1,17 +1,33 @@
-"""`python -m bench [throughput|memory|latency|profile|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|guard|replay|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import latency, memory, profile_worker, report, throughput
+from bench import (
+    event_file,
+    freshretailnet,
+    guard,
+    latency,
+    memory,
+    profile_worker,
+    replay,
+    report,
+    tensorrt,
+    throughput,
+)
 
 BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "throughput": throughput.main,
     "memory": memory.main,
     "latency": latency.main,
     "profile": profile_worker.main,
+    "guard": guard.main,
+    "tensorrt": tensorrt.main,
+    "events": event_file.main,
+    "freshretailnet": freshretailnet.main,
+    "replay": replay.main,
     "report": report.main,
 }
 

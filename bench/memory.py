@@ -1,4 +1,4 @@
-"""Memory of the worker's process over a million events after its warm-up, with the demo's engine, while it works through a backlog.
+"""Memory of the worker's process over a million events after its warm-up, with the light model, while it works through a backlog.
 
 The backlog is longer than what is measured, so that the worker is as busy at the end as at the beginning. Flat means:
 after the warm-up no sample is further than 5 % from the median.

@@ -27,7 +27,7 @@ from demo.kafka import EmbeddedKafka
 
 RESULT = ROOT / "bench" / "results" / "profile.txt"
 FUNCTIONS = 40
-ENGINES: tuple[Literal["noop", "demo"], ...] = ("noop", "demo")
+ENGINES: Mapping[Literal["noop", "light"], str] = {"noop": "no-op engine", "light": "light model"}
 PROFILE = "profile.pstats"
 
 
@@ -46,10 +46,10 @@ def measure(count: int) -> str:
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as name:
         track = Track(kafka, write_schema(Path(name)), count, 0.5)
         track.turn(0, Contender(name="warm-up", module="bench.worker_run", engine="noop"))
-        for number, engine in enumerate(ENGINES, 1):
+        for number, (engine, name_of_engine) in enumerate(ENGINES.items(), 1):
             plain = track.turn(number, Contender(name="plain", module="bench.worker_run", engine=engine)).outcome
             track.turn(number, Contender(name="profiled", module="bench.profile_worker", engine=engine))
-            lines += [f"== {engine} engine: {plain.rows_per_s:,.0f} rows/s, CPU {plain.cpu_us_per_row:.1f} µs/row", ""]
+            lines += [f"== {name_of_engine}: {plain.rows_per_s:,.0f} rows/s, CPU {plain.cpu_us_per_row:.1f} µs/row", ""]
             lines += [*_stages(plain), "", _functions(Path(name) / PROFILE), ""]
     return "\n".join([machine_line({"machine": machine(HEAP, JVM_OPTIONS)}), f"{count:,} events.", "", *lines])
 

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.guard_text import guard_text
 from bench.job import ROOT
-from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines
+from bench.tables import Result, latency_lines, machine_line, memory_lines, stage_lines, throughput_lines, topic_lines
+from bench.tables_replay import log_lines, rate_lines
+from bench.tensorrt_tables import tensorrt_lines
 
 README = ROOT / "bench" / "README.md"
 FRONT_PAGE = ROOT / "README.md"
+GUARD_PAGE = ROOT / "docs" / "guard.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN = "<!-- results: written by `python -m bench.report` -->"
 END = "<!-- end of results -->"
@@ -60,10 +64,60 @@ def latency_section(result: Result) -> list[str]:
     ]
 
 
+def tensorrt_section(result: Result) -> list[str]:
+    """Passes, engine and graphs on the GPU."""
+    gpu = result["gpu"]
+    return [
+        "### TensorRT",
+        "",
+        (
+            f"{gpu['name']} (compute capability {gpu['compute_capability']}), {result['runtime']}. Median of 200 passes between CUDA "
+            "events, inputs on the GPU already, input sets in turn; device memory is what loading the plan took."
+        ),
+        "",
+        *tensorrt_lines(result),
+    ]
+
+
+def freshretailnet_section(result: Result) -> list[str]:
+    """Real events from topic to topic."""
+    served = ", ".join(result["plans"]) or "ONNX Runtime"
+    return [
+        "### FreshRetailNet, topic to topic",
+        "",
+        (
+            f"{machine_line(result)} {result['model']} by {served}; events of {result['event_bytes']:.0f} bytes, commit every "
+            f"{result['commit_interval_s']:g} s, exactly once, one process."
+        ),
+        "",
+        *topic_lines(result),
+    ]
+
+
+def replay_section(result: Result) -> list[str]:
+    """Nothing lost, nothing twice, how fast, and what live work notices."""
+    beside = result["beside"]
+    return [
+        "### Replay",
+        "",
+        (
+            f"{machine_line(result)} {result['partitions']} partitions; live work at {beside['live_rate_per_s']:,}/s beside a "
+            f"replay at {beside['replay_rate_per_s']:,}/s, {beside['seconds']:g} s a turn, both in turns."
+        ),
+        "",
+        *log_lines(result),
+        "",
+        *rate_lines(result),
+    ]
+
+
 SECTIONS: Mapping[str, Section] = {
     "throughput.json": throughput_section,
     "memory.json": memory_section,
     "latency.json": latency_section,
+    "tensorrt.json": tensorrt_section,
+    "freshretailnet.json": freshretailnet_section,
+    "replay.json": replay_section,
 }
 
 
@@ -87,18 +141,29 @@ def front_page_text(directory: Path) -> str:
     return "\n".join([*throughput_lines(result), "", measured])
 
 
+def guard_page_text(directory: Path) -> str:
+    """The tables of docs/guard.md. Empty without a result."""
+    path = directory / "guard.json"
+    return guard_text(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
+
+
 def with_results(text: str, results: str) -> str:
     """`text` with what is between its marks replaced. Raises `ValueError` if it lacks the marks."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md: got no lines {BEGIN!r} and {END!r}, expected both; put them where results go")
+        raise ValueError(f"a page: got no lines {BEGIN!r} and {END!r}, expected both; put them where results go")
     return f"{head}{BEGIN}\n\n{results}\n\n{END}{tail}"
 
 
 def main(_: Sequence[str] | None = None) -> int:
-    """Rewrite the results in both pages."""
-    for page, results in ((README, results_text(RESULTS)), (FRONT_PAGE, front_page_text(RESULTS))):
+    """Rewrite the results in all pages."""
+    pages = {
+        README: results_text(RESULTS),
+        FRONT_PAGE: front_page_text(RESULTS),
+        GUARD_PAGE: guard_page_text(RESULTS),
+    }
+    for page, results in pages.items():
         page.write_text(with_results(page.read_text(encoding="utf-8"), results), encoding="utf-8")
         print(f"results written into {page.relative_to(ROOT)}")
     return 0

@@ -57,6 +57,19 @@ def stage_lines(result: Result) -> list[str]:
     return table(["µs per row", *stages], rows)
 
 
+def topic_lines(result: Result) -> list[str]:
+    """Seconds from topic to topic, and the steps they went to."""
+    seconds = result["seconds"]
+    return table(
+        [f"{result['events']:,} events, topic to topic", "seconds"],
+        [
+            ["first record to last commit, median", f"{seconds['median']:.3f}"],
+            ["least to most", f"{seconds['min']:.3f} to {seconds['max']:.3f}"],
+            *([f"of which {stage}", f"{spent:.3f}"] for stage, spent in result["stage_s"].items()),
+        ],
+    )
+
+
 def memory_lines(result: Result) -> list[str]:
     """How much memory the worker held, and whether that grew."""
     mib = 2**20

@@ -41,21 +41,21 @@ class Contender:
 
     name: str
     module: str
-    engine: Literal["noop", "demo"]
+    engine: Literal["noop", "light"]
 
 
 CONTENDERS = (
     Contender(name="worker, no-op engine", module="bench.worker_run", engine="noop"),
     Contender(name="plain loop, no-op engine", module="bench.peer_plain", engine="noop"),
     Contender(name="bare copy", module="bench.peer_copy", engine="noop"),
-    Contender(name="worker, demo engine", module="bench.worker_run", engine="demo"),
-    Contender(name="plain loop, demo engine", module="bench.peer_plain", engine="demo"),
+    Contender(name="worker, light model", module="bench.worker_run", engine="light"),
+    Contender(name="plain loop, light model", module="bench.peer_plain", engine="light"),
 )
 RATIOS: Mapping[str, tuple[str, str]] = {
     "worker / plain loop, no-op engine": ("worker, no-op engine", "plain loop, no-op engine"),
-    "worker / plain loop, demo engine": ("worker, demo engine", "plain loop, demo engine"),
+    "worker / plain loop, light model": ("worker, light model", "plain loop, light model"),
     "worker, no-op engine / bare copy": ("worker, no-op engine", "bare copy"),
-    "worker, demo engine / bare copy": ("worker, demo engine", "bare copy"),
+    "worker, light model / bare copy": ("worker, light model", "bare copy"),
 }
 AIMS: Mapping[str, float] = {"worker / plain loop, no-op engine": 5.0, "worker, no-op engine / bare copy": 0.4}
 

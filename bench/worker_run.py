@@ -52,11 +52,11 @@ class WatchedTallies(Tallies):
 
 def run(job: Job) -> Outcome:
     """Work until every event of the job was polled, then drain, as at SIGTERM."""
-    demo_engine = compose.load_engine
+    light_model = compose.load_engine
     tallies = WatchedTallies()
 
     def load_engine(settings: Settings, features: Schema) -> Engine:
-        return NoopEngine(settings.batching.max_rows) if job.engine == "noop" else demo_engine(settings, features)
+        return NoopEngine(settings.batching.max_rows) if job.engine == "noop" else light_model(settings, features)
 
     settings = job.settings()
     configure_logs(settings.log.level, settings.log.format)

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from demo import bakery, evaluation, freshretailnet, report, smoother_fit
+from demo import bakery, evaluation, freshretailnet, report
 from demo.artifacts import ArtifactError
 from demo.bakery import DataUnavailableError
 from demo.broken import OVERSIZE_BYTES, BrokenEvent, broken_events, mixed, schema_without
@@ -31,23 +31,20 @@ from demo.java import JavaError
 from demo.jvm import ServerError
 from demo.kafka import EmbeddedKafka
 from demo.play import Collector, PlayError, Progress, Sender, Topics, input_positions, play
+from demo.reference import REFERENCE_MODELS, DaysError
 from demo.series import SeriesSet
 from demo.worker_process import HistogramSamples, WorkerFailedError, WorkerProcess, histograms
-from schemas.engine_card import CARD_NAME, load_card
+from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.topics import load_topics
 
 Value = TypeVar("Value")
 
-FIT_DAYS: Final = 60
-"""The committed model hasn't seen these last days of the bakery data, so no more may be judged."""
-
-DEFAULT_DAYS: Final = {"bakery": 60, "freshretailnet": 4}
 SHORT_DAYS: Final = {"bakery": 10, "freshretailnet": 1}
 
 _TOPICS: Final = Topics(features="sku-features", forecasts="sku-forecasts", dead_letters="sku-features.dead-letters")
 _PARTITIONS: Final = 4
+_BATCH_ROWS: Final = 512  # some batches a second on two cores, so that the progress bar moves
 _QUIET_S: Final = 1.0
-_BAKERY_MODEL: Final = Path(__file__).resolve().parent.parent / "models" / "bakery-smoother"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         return _run(options, console)
-    except (DataUnavailableError, WorkerFailedError, PlayError, ServerError, ArtifactError, JavaError) as error:
+    except (
+        DataUnavailableError,
+        DaysError,
+        WorkerFailedError,
+        PlayError,
+        ServerError,
+        ArtifactError,
+        JavaError,
+    ) as error:
         console.print(f"The demo can't go on: {error}", style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
@@ -73,7 +78,7 @@ def worker_settings(
         "output": {"topic": _TOPICS.forecasts, "dead_letter_topic": _TOPICS.dead_letters},
         "wire": {"writer_schemas": [str(path) for path in writer_schemas]},
         "engine": {"model": str(model)},
-        "batching": {"coalesce": False},
+        "batching": {"coalesce": False, "max_rows": _BATCH_ROWS},
         "delivery": {"transactional_id": "demo-1", "commit_interval_s": 0.2},
         "log": {"format": "text"},
     }
@@ -95,8 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=sorted(DEFAULT_DAYS), default="bakery", help="data set (default: bakery)")
-    parser.add_argument("--days", type=_days, help="days to play, from the end (default: 60; freshretailnet: 4)")
+    parser.add_argument("--data", choices=sorted(REFERENCE_MODELS), default="bakery", help="data set (default: bakery)")
+    parser.add_argument(
+        "--days", type=_days, help="days to play, from the end (default: all that the model may be judged on)"
+    )
     parser.add_argument("--short", action="store_true", help="fewer days: 10, freshretailnet: 1")
     parser.add_argument("--keep", action="store_true", help="leave broker and worker up and play on until Ctrl-C")
     parser.add_argument("--pause", type=float, default=3.0, metavar="S", help="with --keep: seconds between two days")
@@ -108,29 +115,31 @@ def _parser() -> argparse.ArgumentParser:
 
 def _days(text: str) -> int:
     days = int(text)
-    if not 1 <= days <= FIT_DAYS:
-        raise argparse.ArgumentTypeError(
-            f"got {days}, expected 1 to {FIT_DAYS}: the model was fitted on the days before"
-        )
+    if days < 1:
+        raise argparse.ArgumentTypeError(f"got {days}, expected at least 1")
     return days
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    days = options.days or (SHORT_DAYS if options.short else DEFAULT_DAYS)[options.data]
+    days = options.days or (SHORT_DAYS[options.data] if options.short else None)
+    reference = REFERENCE_MODELS[options.data]
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forecast-demo-")))
         bars = _bars(console)
         with bars:
             series = _step(bars, f"data: {options.data}", lambda: _load(options.data))
-            model = _step(bars, "model", lambda: _model(series, days, directory))
+            as_of_dates = reference.played_dates(series, days)
             writer = EventWriter(series)
             broker = EmbeddedKafka(progress=_download_bar(bars))
             kafka = _step(bars, "broker: Apache Kafka", lambda: stack.enter_context(broker))
             _create_topics(kafka)
-            settings = worker_settings(kafka.bootstrap_servers, model, _write_schemas(writer, directory))
+            settings = worker_settings(kafka.bootstrap_servers, reference.folder, _write_schemas(writer, directory))
             worker = WorkerProcess(settings, directory)
             _step(bars, "worker", lambda: stack.enter_context(worker))
-            result = _play(bars, kafka.bootstrap_servers, worker, series, writer, days, model, stop=not options.keep)
+            model = load_card(reference.folder / CARD_NAME)
+            result = _play(
+                bars, kafka.bootstrap_servers, worker, series, writer, as_of_dates, model, stop=not options.keep
+            )
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(report.render(result), encoding="utf-8")
         _print(console, result, options.report)
@@ -146,12 +155,11 @@ def _play(
     worker: WorkerProcess,
     series: SeriesSet,
     writer: EventWriter,
-    days: int,
-    model: Path,
+    as_of_dates: Sequence[int],
+    model: EngineCard,
     *,
     stop: bool,
 ) -> report.DemoResult:
-    as_of_dates = series.as_of_dates(days)
     expected = len(series) * len(as_of_dates)
     sending = bars.add_task("events sent", total=expected)
     collecting = bars.add_task("outcomes read back", total=expected)
@@ -173,7 +181,6 @@ def _play(
     forecasts, dead_letters = collector.readings.decoded()
     positions = input_positions(servers, _TOPICS.features, sent)
     grid = evaluation.grid(series, as_of_dates, forecasts)
-    card = load_card(model / CARD_NAME)
     return report.DemoResult(
         series=series,
         as_of_dates=as_of_dates,
@@ -183,7 +190,7 @@ def _play(
         ),
         errors=evaluation.errors_of_all(series, as_of_dates, grid[..., grid.shape[-1] // 2]),
         seconds=seconds,
-        model=f"{card.model} {card.version} ({card.precision})",
+        model=f"{model.model} {model.version} ({model.precision})",
         batch_rows=batch_rows,
         stages=stages,
     )
@@ -211,14 +218,6 @@ def _play_on(
 
 def _load(name: str) -> SeriesSet:
     return bakery.load() if name == "bakery" else freshretailnet.load()
-
-
-def _model(series: SeriesSet, days: int, directory: Path) -> Path:
-    if series.name == "bakery":
-        return _BAKERY_MODEL
-    folder = directory / "model"
-    smoother_fit.build(series, test_days=days, out=folder)
-    return folder
 
 
 def _create_topics(kafka: EmbeddedKafka) -> None:
@@ -276,6 +275,7 @@ def _print(console: Console, result: report.DemoResult, path: Path) -> None:
     for entry in result.errors:
         accuracy.add_row(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}")
     console.print(accuracy)
+    console.print(report.judged(result), highlight=False)
     console.print(f"report: {path}", highlight=False)
 
 

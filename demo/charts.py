@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
@@ -18,31 +15,8 @@ from numpy.typing import NDArray
 from demo.evaluation import Errors
 from demo.series import HISTORY_DAYS, HORIZON_DAYS, FloatArray, SeriesSet
 from demo.worker_process import HistogramSamples
+from schemas.svg_chart import BLUE, GREY, INK, ORANGE, STYLE, svg
 
-_INK: Final = "#010203"  # replaced by CSS's currentColor, so that a chart fits light and dark pages
-_BLUE: Final = "#3b82c4"
-_ORANGE: Final = "#d9822b"
-_GREY: Final = "#8a8a8a"
-_STYLE: Final[Any] = {  # matplotlib's type for it lists every key it has
-    "svg.fonttype": "none",
-    "svg.hashsalt": "forecast-worker",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GREY,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GREY,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-}
 _STAGES: Final = ("poll", "decode", "queue", "engine", "guard", "encode", "produce", "commit")
 _HISTORY_SHOWN_DAYS: Final = 21
 
@@ -52,7 +26,7 @@ def fans(series: SeriesSet, as_of: int, forecasts: FloatArray, chosen: Sequence[
 
     forecasts: float32[series, 14, 3], quantiles 0.1, 0.5, 0.9. chosen: indices of series, of which at most six are drawn.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 5.6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).flat
         for panel, index in zip(panels, chosen, strict=False):
@@ -62,20 +36,20 @@ def fans(series: SeriesSet, as_of: int, forecasts: FloatArray, chosen: Sequence[
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         date = np.datetime64(as_of, "D")
-        return _svg(figure, f"Forecasts made on {date} for {len(chosen)} series, P10 to P90, and what was sold")
+        return svg(figure, f"Forecasts made on {date} for {len(chosen)} series, P10 to P90, and what was sold")
 
 
 def error_by_day_ahead(errors: Sequence[Errors]) -> str:
     """WAPE of each forecaster for day 1 … 14."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.1, 3.0), layout="constrained")
         panel = figure.subplots()
-        for entry, colour, marker in zip(errors, (_BLUE, _ORANGE, _GREY), ("o", "s", "^"), strict=False):
+        for entry, colour, marker in zip(errors, (BLUE, ORANGE, GREY), ("o", "s", "^"), strict=False):
             days = range(1, len(entry.by_day_ahead) + 1)
             panel.plot(days, entry.by_day_ahead, marker=marker, markersize=4, color=colour, label=entry.name)
         panel.set(xlabel="days ahead", ylabel="WAPE", ylim=(0, None), xticks=range(1, HORIZON_DAYS + 1))
         figure.legend(loc="outside lower center", ncols=3)
-        return _svg(figure, "Error by day ahead of the model and of both baselines")
+        return svg(figure, "Error by day ahead of the model and of both baselines")
 
 
 def batch_sizes(histogram: HistogramSamples) -> str:
@@ -90,18 +64,18 @@ def batch_sizes(histogram: HistogramSamples) -> str:
 def stage_times(stages: Mapping[str, HistogramSamples]) -> str:
     """Seconds spent in each stage over the whole run, and the mean of one pass."""
     names = [name for name in _STAGES if name in stages] + sorted(set(stages) - set(_STAGES))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.1, 3.0), layout="constrained")
         panel = figure.subplots()
         totals = [stages[name].total for name in names]
-        bars = panel.barh(names, totals, color=_BLUE)
+        bars = panel.barh(names, totals, color=BLUE)
         means = [f"{1000 * stages[n].total / stages[n].count:.1f} ms each" if stages[n].count else "-" for n in names]
         panel.bar_label(bars, means, padding=4)
         panel.invert_yaxis()
         panel.margins(x=0.3)
         panel.set(xlabel="seconds in all (queue: waiting of each batch's oldest row)")
         panel.grid(visible=False, axis="y")
-        return _svg(figure, "Seconds by stage of the worker")
+        return svg(figure, "Seconds by stage of the worker")
 
 
 def _fan(panel: Axes, series: SeriesSet, as_of: int, forecast: FloatArray, index: int) -> None:
@@ -110,10 +84,10 @@ def _fan(panel: Axes, series: SeriesSet, as_of: int, forecast: FloatArray, index
     days = _days(series.dates[shown])
     ahead = _days(series.dates[end : end + HORIZON_DAYS])
     low, middle, high = forecast.T
-    panel.fill_between(ahead, low, high, color=_BLUE, alpha=0.28, linewidth=0, label="forecast P10-P90")
-    panel.plot(ahead, middle, color=_BLUE, linewidth=1.8, label="forecast P50")
-    panel.plot(days, series.sales[index, shown], color=_INK, linewidth=1.0, marker=".", markersize=4, label="sold")
-    panel.axvline(float(as_of), color=_GREY, linewidth=0.8, linestyle=":")
+    panel.fill_between(ahead, low, high, color=BLUE, alpha=0.28, linewidth=0, label="forecast P10-P90")
+    panel.plot(ahead, middle, color=BLUE, linewidth=1.8, label="forecast P50")
+    panel.plot(days, series.sales[index, shown], color=INK, linewidth=1.0, marker=".", markersize=4, label="sold")
+    panel.axvline(float(as_of), color=GREY, linewidth=0.8, linestyle=":")
     panel.set_title(f"{series.store_ids[index]} · {series.sku_ids[index]}", loc="left")
     panel.set_ylim(bottom=0)
     locator = WeekdayLocator(byweekday=0)  # type: ignore[no-untyped-call]
@@ -123,15 +97,15 @@ def _fan(panel: Axes, series: SeriesSet, as_of: int, forecast: FloatArray, index
 
 
 def _bars(values: Sequence[int], labels: Sequence[str], xlabel: str, ylabel: str, title: str) -> str:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.1, 3.0), layout="constrained")
         panel = figure.subplots()
-        bars = panel.bar(range(len(values)), values, color=_BLUE, width=0.85)
+        bars = panel.bar(range(len(values)), values, color=BLUE, width=0.85)
         panel.bar_label(bars, [str(value) if value else "" for value in values])
         panel.set_xticks(range(len(values)), labels, rotation=60, ha="right", fontsize=8)
         panel.set(xlabel=xlabel, ylabel=ylabel)
         panel.grid(visible=False, axis="x")
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def _bound_labels(bounds: Sequence[float]) -> list[str]:
@@ -142,21 +116,3 @@ def _bound_labels(bounds: Sequence[float]) -> list[str]:
 def _days(dates: NDArray[np.int32]) -> NDArray[np.float64]:
     """Dates of matplotlib are days since 1970-01-01 too."""
     return dates.astype(np.float64)
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an `<svg>` element: named for screen readers, ids of its own, colours from the page."""
-    buffer = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    slug = re.sub(r"[^a-z0-9]+", "-", title.lower())[:32]
-    text = re.sub(r'\bid="', f'id="{slug}-', text)
-    text = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{slug}-", text)
-    text = text.replace(_INK, "currentColor")
-    head = f'<svg role="img" aria-label="{html.escape(title)}"'
-    return text.replace("<svg", head, 1)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from demo import charts
 from demo.evaluation import Errors, Outcomes
-from demo.series import FloatArray, SeriesSet
+from demo.series import HORIZON_DAYS, FloatArray, SeriesSet
 from demo.worker_process import HistogramSamples
+from schemas.html_page import figure, page, section, table
 
 _PANELS: Final = 6
 _PACKAGES: Final = ("confluent-kafka", "fastavro", "numpy", "onnxruntime")
@@ -71,6 +72,12 @@ def summary(result: DemoResult) -> list[tuple[str, str]]:
     return rows
 
 
+def judged(result: DemoResult) -> str:
+    """Which days the accuracy is about, in one sentence."""
+    first, last = _day(result.as_of_dates[0] + 1), _day(result.as_of_dates[-1] + HORIZON_DAYS)
+    return f"Judged on {first} to {last}, days after the model's training; docs/accuracy.md says how it was chosen."
+
+
 def reasons(outcomes: Outcomes) -> str:
     """Dead letters by reason, as text."""
     return ", ".join(f"{reason} {count}" for reason, count in sorted(outcomes.reasons.items())) or "none"
@@ -101,14 +108,14 @@ def render(result: DemoResult) -> str:
         f"<p>{escape(_headline(result))}</p>",
         _verdict(result.outcomes),
         '<div class="grid">',
-        _section("Run", _table(("", ""), summary(result), head=False)),
-        _section("Accuracy of the next 14 days", _accuracy(result) + _reasons(result.outcomes)),
-        *(_figure(*figure) for figure in figures),
-        _section("Machine and versions", _table(("", ""), environment(), head=False)),
+        section("Run", table(("", ""), summary(result), head=False)),
+        section("Accuracy of the next 14 days", _accuracy(result) + _reasons(result.outcomes)),
+        *(figure(*each) for each in figures),
+        section("Machine and versions", table(("", ""), environment(), head=False)),
         "</div>",
         f"<footer>Data: {escape(SOURCES.get(result.series.name, result.series.name))}</footer>",
     ]
-    return _PAGE.replace("<!--body-->", "\n".join(body))
+    return page("Forecast worker demo", body)
 
 
 def panels_of(result: DemoResult) -> tuple[list[int], list[int]]:
@@ -139,7 +146,7 @@ def _fans(result: DemoResult) -> Iterator[tuple[str, str]]:
     dates, chosen = panels_of(result)
     for date in dates if chosen else ():
         as_of = result.as_of_dates[date]
-        title = f"Forecast on {np.datetime64(int(as_of), 'D')} and what was sold"
+        title = f"Forecast on {_day(as_of)} and what was sold"
         yield title, charts.fans(result.series, as_of, result.forecasts[date], chosen)
 
 
@@ -148,7 +155,7 @@ def _reasons(outcomes: Outcomes) -> str:
 
 
 def _headline(result: DemoResult) -> str:
-    first, last = (np.datetime64(int(day), "D") for day in (result.as_of_dates[0], result.as_of_dates[-1]))
+    first, last = _day(result.as_of_dates[0]), _day(result.as_of_dates[-1])
     return (
         f"{len(result.series):,} series (stores x products), one feature event for each and each of {len(result.as_of_dates)} "
         f"days, {first} to {last}, through a Kafka broker and the worker with model {result.model}, "
@@ -165,66 +172,9 @@ def _verdict(outcomes: Outcomes) -> str:
 
 def _accuracy(result: DemoResult) -> str:
     rows = [(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}") for entry in result.errors]
-    note = "<p>WAPE: sum of absolute errors / sum of sales; less is better.</p>"
-    return _table(("", "WAPE per day", "WAPE per 14-day total"), rows) + note
+    note = f"<p>WAPE: sum of absolute errors / sum of sales; less is better. {escape(judged(result))}</p>"
+    return table(("", "WAPE per day", "WAPE per 14-day total"), rows) + note
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _figure(kind: str, title: str, svg: str) -> str:
-    return f'<figure class="{kind}"><figcaption>{escape(title)}</figcaption>{svg}</figure>'
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool = True) -> str:
-    line = "<tr>" + "".join(f'<th scope="col">{escape(title)}</th>' for title in titles) + "</tr>"
-    body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
-        for first, *rest in rows
-    )
-    return f"<table>{'<thead>' + line + '</thead>' if head else ''}<tbody>{body}</tbody></table>"
-
-
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Forecast worker demo</title>
-<style>
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --ink: #1f2430; --soft: #5b6472; --line: #d9dde3; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14171c; --card: #1d2128; --ink: #e6e9ee; --soft: #a3acb9; --line: #343a44; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 2rem 1.25rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1.7rem; }
-h2, figcaption { margin: 0 0 .6rem; font-size: 1.05rem; font-weight: 600; }
-p { margin: .4rem 0; color: var(--soft); max-width: 75ch; }
-.grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem; margin-top: 1rem; }
-section, figure { margin: 0; padding: 1rem 1.2rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; }
-.wide { grid-column: 1 / -1; }
-svg { display: block; width: 100%; height: auto; color: var(--ink); }
-table + h2, p + h2 { margin-top: 1rem; }
-table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; text-align: right; }
-th:first-child { text-align: left; font-weight: 400; color: var(--soft); white-space: nowrap; }
-thead th { font-weight: 600; }
-.verdict { display: inline-block; padding: .3rem .8rem; border-radius: 6px; border-left: 5px solid; color: var(--ink);
-  background: var(--card); }
-.good { border-color: #2f9e5b; }
-.bad { border-color: #cf3b3b; font-weight: 600; }
-footer { margin-top: 1.2rem; color: var(--soft); font-size: .9rem; }
-@media (max-width: 760px) { .grid { grid-template-columns: minmax(0, 1fr); } }
-</style>
-</head>
-<body>
-<main>
-<!--body-->
-</main>
-</body>
-</html>
-"""
+def _day(as_of: int) -> str:
+    return str(np.datetime64(int(as_of), "D"))

@@ -97,12 +97,14 @@ class OutputHistogram(_Part):
     """Reference distribution of log(forecast / recent mean): shares of rows between ascending edges.
 
     The forecast is the mean of the middle quantile over the horizon; the recent mean is that of `mean_of`, an input.
-    The outer bins are open: the first holds all below edges[1], the last all above edges[-2].
+    The outer bins are open: the first holds all below edges[1], the last all above edges[-2]. usual_index: the largest population
+    stability index against `shares` that a window of 2,048 rows had on the reference days; 0 if nobody looked.
     """
 
     mean_of: str
     edges: Annotated[list[Finite], Field(min_length=3)]
     shares: list[Annotated[float, Field(ge=0, le=1)]]
+    usual_index: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _shares_fit_edges(self) -> Self:
@@ -115,8 +117,8 @@ class OutputHistogram(_Part):
         return self
 
 
-class GraphFile(_Part):
-    """An ONNX file of the version. file: its path below the version's folder, with `/`."""
+class VersionFile(_Part):
+    """A file of the version. file: its path below the version's folder, with `/`."""
 
     file: RelativePath
     sha256: Digest
@@ -130,6 +132,10 @@ class Plan(_Part):
     compute capability as such. profiles: the batch sizes it takes, rows. cuda_graph_rows: batch sizes worth a CUDA graph.
     device_memory_bytes: activations and weights while it is loaded, as TensorRT states or as was measured. calibration_sha256: of the rows that INT8
     scales come from. Against ONNX Runtime in FP32 it may differ by `absolute_tolerance + relative_tolerance * |reference|`.
+    proved: `device` if it ran on a GPU within that; `structure` if only its inputs, outputs and profiles were checked, for
+    want of a GPU of its type where it was built. Whoever loads it proves it anew either way.
+
+    Among plans for one GPU type, the one to prefer comes first.
     """
 
     file: RelativePath
@@ -149,6 +155,14 @@ class Plan(_Part):
     calibration_sha256: Digest | None = None
     relative_tolerance: Annotated[float, Field(ge=0)]
     absolute_tolerance: Annotated[float, Field(ge=0)]
+    proved: Literal["device", "structure"] = "structure"
+
+
+class Signature(_Part):
+    """Who vouches for the card. key: sha256 of the signer's public key. ed25519: the signature, base64. See `card_signature`."""
+
+    key: Digest
+    ed25519: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
 
 
 class EngineCard(_Part):
@@ -156,7 +170,8 @@ class EngineCard(_Part):
 
     schema_fingerprint: CRC-64-AVRO of the feature schema (hex of the eight bytes as they stand in an event) the model was made for; horizon: days.
     graphs: the ONNX files by precision that plans are built from, where they aren't the model itself. plans: what was built
-    from them, for several kinds of GPU. accuracy: by precision.
+    from them, for several kinds of GPU. golden_file: `golden.npz`, more rows like `golden`, for whoever proves plans.
+    accuracy: by precision. signature: over everything else in the card.
     """
 
     card_version: Literal[1] = 1
@@ -170,13 +185,15 @@ class EngineCard(_Part):
     profile: Profile
     precision: Precision
     onnx_sha256: Digest
-    graphs: dict[Precision, GraphFile] = {}
+    graphs: dict[Precision, VersionFile] = {}
     plans: Annotated[tuple[Plan, ...], Field(strict=False)] = ()
     schema_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     golden: GoldenBatch
+    golden_file: VersionFile | None = None
     accuracy: dict[Precision, Accuracy]
     latency_budget_ms: Annotated[float, Field(gt=0)] | None = None
     output_histogram: OutputHistogram | None = None
+    signature: Signature | None = None
 
     @field_validator("quantiles")
     @classmethod

@@ -17,6 +17,8 @@ Reading order, which is the data's way:
     loop                  Worker.step: one turn of the above; what a rebalance, an error or a stop does in between
     breaker, watchdog     stop before a topic is drained into the dead letters; leave when a call doesn't come back
     statistics            what was counted; `metrics` and `health` show it
+    freshness             which keys were served when; `catching_up`: what was skipped while behind
+    replay                a span of the topic through the same parts, once; its file names the others, `replay_*`
     compose, __main__     the only places that name concrete classes; the command line
 
 Core types, each made in one place and handed on:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +26,9 @@ from worker.health import start_server
 from worker.logs import configure_logs, kafka_logger
 from worker.loop import Worker
 from worker.preflight import Cluster
+from worker.replay_command import replay
 from worker.settings import Settings, load_settings
+from worker.signals import stop_signals
 
 log = structlog.get_logger("worker")
 
@@ -144,24 +144,8 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "topics": topics,
     "diff": diff_command.run,
     "dead-letters": dead_letters_command.run,
+    "replay": replay,
 }
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets. A second one ends the process at once."""
-    stop = threading.Event()
-
-    def asked(number: int, _: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def calendar_limits(schema: Schema, names: Sequence[str]) -> dict[str, tuple[int
     """Limits of those fields of the record `schema` that are called one of `names` and are dates or times."""
     fields = cast("Sequence[Mapping[str, object]]", schema["fields"])
     found = {str(field["name"]): _logical_type(field["type"]) for field in fields if field["name"] in names}
-    return {name: LIMITS[kind] for name, kind in found.items() if kind in LIMITS}
+    return {name: LIMITS[kind] for name, kind in found.items() if kind is not None and kind in LIMITS}
 
 
 def _logical_type(avro_type: object) -> str | None:

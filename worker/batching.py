@@ -8,7 +8,7 @@ record that went into it: forecasts, withdrawals, rejections and superseded even
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -24,6 +24,10 @@ from worker.records import Positions, Record, Records, Rejection, Span
 MAX_HELD_BYTES = 64 << 20
 """A batch keeps the values of its records until it is published, so that any of them may become a dead letter. Few large
 ones may be more than memory holds, so a batch is full at so many bytes, too."""
+
+WORTHWHILE_SHARE = 1 / 8
+"""A full batch goes on gathering if dropping superseded events frees at least this share of it; each time costs a pass
+over its keys."""
 
 Number = TypeVar("Number", np.int32, np.int64)
 
@@ -84,6 +88,7 @@ class Batcher:
         linger_s: how long an idle engine waits for company for the first record.
         max_wait_s: how long any record waits at most before its batch is cut.
         coalesce: True drops an event when a newer one with its key came from the same partition into the same batch.
+            `make_room` does so early, so that a batch may reach over more events than it has rows.
         max_held_bytes: of values; the poll that passes it is the batch's last.
     """
 
@@ -119,6 +124,12 @@ class Batcher:
         return self._gathering.rows
 
     @property
+    def oldest_ms(self) -> int | None:
+        """Event time of the oldest row gathered; None if none has one."""
+        stamps_ms = [records.timestamps_ms[sources] for records, sources in self._gathering.chunks]
+        return oldest_of(stamps_ms)
+
+    @property
     def room(self) -> int:
         """How many more records may be added."""
         gathering = self._gathering
@@ -152,6 +163,17 @@ class Batcher:
             for index in decoded.tombstones.tolist()
         ]
         gathering.rejections += [rejection for _, rejection in decoded.rejections]
+
+    def make_room(self) -> bool:
+        """Drop now what newer events of the same batch supersede. True if that made room worth going on for.
+
+        For a full batch while more records are fetched already: after an outage, the latest event of each key is wanted
+        across all of them, not across what happens to fit. The positions of what is dropped stay in the batch.
+        """
+        if not self._coalesce:
+            return False
+        self._gathering.squeeze()
+        return self.room >= self._max_rows * WORTHWHILE_SHARE
 
     def due_in_s(self, now_s: float, *, engine_idle: bool) -> float | None:
         """Seconds until a cut is due if nothing more arrives; None if nothing was gathered."""
@@ -206,6 +228,8 @@ class _Gathering:
         self.rejections: list[Rejection] = []
         self.spans: dict[int, Span] = {}
         self.records = 0
+        self.superseded = 0
+        self.squeezed_records = 0  # nothing was added since the last squeeze, if it is the same as `records`
         self.held_bytes = 0
         self.topic = ""
         self.arrived_s = float("inf")
@@ -230,37 +254,46 @@ class _Gathering:
             self.spans[partition] = Span(first_offset, records[int(indices[-1])].next_offset)
 
     def batch(self, reason: CutReason, *, coalesce: bool) -> Batch:
+        if coalesce:
+            self.squeeze()
         partitions = _joined([records.partitions[sources] for records, sources in self.chunks], np.int32)
         offsets = _joined([records.offsets[sources] for records, sources in self.chunks], np.int64)
         timestamps_ms = _joined([records.timestamps_ms[sources] for records, sources in self.chunks], np.int64)
         origins = [(records, index) for records, sources in self.chunks for index in sources.tolist()]
-        keys, echoes, withdrawals = self.keys, self.echoes, self.withdrawals
-        rows, superseded = self.rows, 0
-        if coalesce:
-            live, withdrawals = self._latest(partitions)
-            superseded = rows + len(self.withdrawals) - len(live) - len(withdrawals)
-            if len(live) < rows:
-                self._compact(live)
-                keys, echoes = [keys[i] for i in live], [echoes[i] for i in live]
-                origins = [origins[i] for i in live]
-                partitions, offsets, timestamps_ms = partitions[live], offsets[live], timestamps_ms[live]
-                rows = len(live)
         return Batch(
-            slot=self.slot if rows else None,
-            rows=rows,
-            keys=keys,
-            echoes=echoes,
+            slot=self.slot if self.rows else None,
+            rows=self.rows,
+            keys=self.keys,
+            echoes=self.echoes,
             partitions=partitions,
             offsets=offsets,
             timestamps_ms=timestamps_ms,
-            withdrawals=withdrawals,
+            withdrawals=self.withdrawals,
             rejections=self.rejections,
-            superseded=superseded,
+            superseded=self.superseded,
             positions=Positions(self.topic, self.spans, self.records),
             reason=reason,
             arrived_s=self.arrived_s,
             origins=origins,
         )
+
+    def squeeze(self) -> None:
+        """Keep only what nothing newer of the same partition and key came after, in the order of arrival."""
+        if self.squeezed_records == self.records:
+            return
+        self.squeezed_records = self.records
+        partitions = _joined([records.partitions[sources] for records, sources in self.chunks], np.int32)
+        live, withdrawals = self._latest(partitions)
+        self.superseded += self.rows + len(self.withdrawals) - len(live) - len(withdrawals)
+        self.withdrawals = withdrawals
+        if len(live) < self.rows:
+            self._compact(live)
+            self.keys, self.echoes = [self.keys[i] for i in live], [self.echoes[i] for i in live]
+            self.chunks = list(_kept(self.chunks, np.array(live, dtype=np.intp)))
+            self.rows = len(live)
+            values = [value for records, _ in self.chunks for value in records.values]
+            values += [rejection.record.value for rejection in self.rejections]
+            self.held_bytes = sum(map(len, filter(None, values)))
 
     def _latest(self, partitions: NDArray[np.int32]) -> tuple[list[int], list[Withdrawal]]:
         """Rows and withdrawals that nothing newer of the same partition and key came after, in the order of arrival."""
@@ -288,6 +321,26 @@ class _Gathering:
         if self.slot is not None:
             for column in self.slot.columns.values():
                 column[: len(live)] = column[live]
+
+
+def oldest_of(timestamps_ms: Sequence[NDArray[np.int64]]) -> int | None:
+    """The least of all that are known, milliseconds; None if none is."""
+    known = [int(column[column >= 0].min()) for column in timestamps_ms if (column >= 0).any()]
+    return min(known, default=None)
+
+
+def _kept(
+    chunks: list[tuple[Records, NDArray[np.intp]]], live: NDArray[np.intp]
+) -> Iterator[tuple[Records, NDArray[np.intp]]]:
+    """The chunks with the rows `live` only, ascending, and without the records behind all others."""
+    first = 0
+    for records, sources in chunks:
+        here = live[np.searchsorted(live, first) : np.searchsorted(live, first + len(sources))] - first
+        first += len(sources)
+        if len(here) == len(sources):
+            yield records, sources
+        elif len(here):
+            yield records.select(sources[here]), np.arange(len(here), dtype=np.intp)
 
 
 def _joined(parts: list[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:

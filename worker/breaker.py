@@ -41,6 +41,10 @@ class Breaker:
         self._records = 0
         self._rejected.clear()
 
+    def trip(self, why: str) -> None:
+        """Stop for a reason that isn't rejections: forecasts that aren't trusted, and nothing else to make them."""
+        self._tripped = self._tripped or why
+
     def add(self, records: int, rejected: Sequence[Reason]) -> bool:
         """Count one poll, or (with 0 records) rejections of records that were counted before, as bad forecasts are.
 

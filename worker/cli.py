@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from worker import dead_letters_command, diff_command
 from worker.options import add_settings_options
+from worker.replay_options import add_replay_parser
 
 PROGRAM = "forecast-worker"
 
@@ -32,6 +33,7 @@ exit codes:
    3  delivery failed for good, or its outcome is unknown: restart the worker, which settles it
    4  another worker has taken over this transactional.id or group instance: look for the second one
    5  the engine (or its GPU) is lost: restart the worker
+   6  a replay stopped before its end: run the same command again, it goes on
   70  a bug: please report it with the log
 """
 
@@ -88,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
     diff_command.add_parser(commands)
     dead_letters_command.add_parser(commands)
+    add_settings_options(add_replay_parser(commands))
     return parser
 
 

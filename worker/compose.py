@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
@@ -14,22 +15,30 @@ from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.deadline import Deadline
-from worker.decode import Decoder
+from worker.decode import Decoder, Decodes
+from worker.decoders import Decoders
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
 from worker.engine import Engine, EngineSpec
-from worker.errors import FatalDeliveryError, UnreachableError
+from worker.errors import ContractError, FatalDeliveryError, UnreachableError
+from worker.forecasting import Forecasting
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.freshness import Freshness
+from worker.guard_reference import reference_of
+from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
 from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.preflight import Cluster, find_model, rows_per_batch
+from worker.plan_loading import Model, load_model, load_onnx
+from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
-from worker.source import KafkaSource
+from worker.source import KafkaSource, Source
+from worker.standby import StandBy
 from worker.statistics import Tallies
+from worker.takeover import Takeover
 from worker.transaction import Delivery, Flushed, Transaction, Watch
 from worker.watchdog import Watchdog
 
@@ -92,15 +101,28 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 
     Raises `ContractError`, or `CardError` if the card is wrong by itself.
     """
-    model, card = find_model(settings.engine.model)
-    return OnnxEngine.load(
-        model,
-        card,
-        features,
-        slots=settings.engine.slots,
-        max_rows=rows_per_batch(settings, card),
-        threads=settings.engine.threads,
-    )
+    return _loaded(settings, settings.engine.model, features)
+
+
+def load_engines(settings: Settings, features: Schema) -> EngineSlot:
+    """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
+    serving = load_engine(settings, features)
+    if settings.engine.backup is None:
+        return EngineSlot(serving)
+    backup = _loaded(settings, settings.engine.backup, features)
+    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.spec.inputs.items()}
+    if extra:
+        raise ContractError(
+            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
+            f"{serving.spec.model} {serving.spec.version} doesn't; a backup computes the same rows again, so its inputs must be "
+            "among the model's"
+        )
+    return EngineSlot(serving, backup)
+
+
+def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
+    model, card = find_model(path)
+    return load_model(settings, model, card, features)
 
 
 @contextmanager
@@ -113,8 +135,10 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     with ExitStack() as cleanup:
         contract = contracts(settings)
         cleanup.callback(contract.close)
-        engine = load_engine(settings, contract.features)
-        cleanup.callback(engine.close)
+        engines = load_engines(settings, contract.features)
+        cleanup.callback(engines.close)
+        standby = standby_of(settings, contract, engines.serving, cleanup)
+        computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
         cluster.check_message_sizes()
@@ -127,24 +151,63 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         watchdog.start()
         delivery = _delivery(settings, consumer, source, watchdog.watching)
         cleanup.callback(delivery.close)
-        yield _worker(settings, contract, engine, source, delivery, cluster.routing, probe)
+        yield worker_of(settings, contract, computing, source, delivery, cluster.routing, probe)
 
 
-def _worker(
+def standby_of(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
+    """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
+    loaded: dict[str, Engine] = {}
+    if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
+        path, card = find_model(settings.engine.model)
+        loaded[engine.spec.digest] = load_onnx(settings, Model(path=path, card=card), contract.features)
+        cleanup.callback(loaded[engine.spec.digest].close)
+    return StandBy(
+        lambda spec: loaded.get(spec.digest),
+        retry_s=settings.engine.standby_retry_s,
+        probe_rows=settings.engine.halve_to_rows,
+        clock=time.monotonic,
+    )
+
+
+def _guard(settings: Settings, engines: EngineSlot) -> Guard:
+    """A guard that knows what each of the engines usually gives."""
+    card_of = {settings.engine.model: engines.serving, settings.engine.backup: engines.backup}
+    guard = Guard(settings.guard, {})
+    for path, engine in card_of.items():
+        if path is not None and engine is not None:
+            card = find_model(path)[1]
+            for digest in (engine.spec.digest, card.onnx_sha256):  # its stand-by is the card's own model
+                guard.know(digest, reference_of(card))
+    return guard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computing:
+    """Who computes: the engines that serve and back up, and the stand-by of one that needs a GPU."""
+
+    engines: EngineSlot
+    standby: StandBy
+
+
+def worker_of(
     settings: Settings,
     contract: Contracts,
-    engine: Engine,
-    source: KafkaSource,
+    computing: Computing,
+    source: Source,
     delivery: Delivery,
     routing: Callable[[], Routing],
     probe: Probe,
+    select: Callable[[Decodes], Decodes] = lambda decoder: decoder,
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
-    batching, limits = settings.batching, settings.breaker
-    encode, decoder, dead_letters = _codecs(settings, contract, engine.spec)
-    encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+    batching, limits, engines = settings.batching, settings.breaker, computing.engines
+    encode, decoder, dead_letters = _codecs(settings, contract)
     tallies = Tallies()
-    tallies.engine(engine.spec)
+    tallies.engine(engines.serving.spec)
+    tallies.backup(None if engines.backup is None else engines.backup.spec)
+    for engine in filter(None, (engines.serving, engines.backup)):
+        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
+        decoder.prepare(engine.spec.inputs)
     breaker = Breaker(rejected_share=limits.rejected_share, window_records=limits.window_records)
     batcher = Batcher(
         max_rows=batching.max_rows,
@@ -161,9 +224,25 @@ def _worker(
         wall_clock_ms=wall_clock_ms,
         max_message_bytes=max_message_bytes(settings),
     )
+    guard = _guard(settings, engines)
+    takeover = Takeover(
+        engines=engines,
+        standby=computing.standby,
+        guard=guard,
+        breaker=breaker,
+        poison_rows=settings.guard.poison_rows,
+        floor_rows=settings.engine.halve_to_rows,
+        tallies=tallies,
+    )
     pipeline = Pipeline(
         batcher=batcher,
-        engines=EngineSlot(engine),
+        forecasting=Forecasting(
+            takeover=takeover,
+            guard=guard,
+            without_backup=settings.guard.without_backup,
+            tallies=tallies,
+            clock=time.monotonic,
+        ),
         publisher=publisher,
         breaker=breaker,
         delivery=delivery,
@@ -174,10 +253,11 @@ def _worker(
         clock=time.monotonic,
         wall_clock_ms=wall_clock_ms,
         probe=probe,
+        freshness=Freshness(window_s=settings.freshness.window_s, max_keys=settings.freshness.max_keys),
     )
     return Worker(
         source=source,
-        decoder=decoder,
+        decoder=select(decoder),
         batcher=batcher,
         pipeline=pipeline,
         breaker=breaker,
@@ -198,8 +278,8 @@ def _timing(settings: Settings) -> Timing:
 
 
 def _codecs(
-    settings: Settings, contract: Contracts, spec: EngineSpec
-) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoder, DeadLetterEncoder]:
+    settings: Settings, contract: Contracts
+) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoders, DeadLetterEncoder]:
     """What turns values into rows and forecasts into values."""
     echo_fields = echo_fields_of(contract.features, contract.forecast)
     prefix = contract.framing.prefix_for(contract.forecast)
@@ -213,21 +293,23 @@ def _codecs(
             horizon=engine.horizon,
         )
 
-    decoder = Decoder(
-        reader_schema=contract.features,
-        inputs=spec.inputs,
-        key_fields=settings.wire.key_fields,
-        echo_fields=echo_fields,
-        framing=contract.framing,
-        max_value_bytes=settings.input.max_value_bytes,
-    )
+    def decoder(inputs: Mapping[str, int | None]) -> Decoder:
+        return Decoder(
+            reader_schema=contract.features,
+            inputs=inputs,
+            key_fields=settings.wire.key_fields,
+            echo_fields=echo_fields,
+            framing=contract.framing,
+            max_value_bytes=settings.input.max_value_bytes,
+        )
+
     dead_letters = DeadLetterEncoder(
         contract.dead_letter,
         contract.framing.prefix_for(contract.dead_letter),
         max_value_bytes=settings.input.max_value_bytes,
         max_message_bytes=max_message_bytes(settings),
     )
-    return encoder, decoder, dead_letters
+    return encoder, Decoders(decoder), dead_letters
 
 
 def registry_of(settings: Settings) -> RegistrySchemas:
@@ -256,16 +338,28 @@ def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch
         if error is not None:
             failures.append(error)
 
-    config = producer_config(settings)
     if settings.delivery.guarantee == "at_least_once":
         with made("producer"):
-            producer = Producer({**config, "on_delivery": failed}, logger=kafka_logger())
+            producer = Producer({**producer_config(settings), "on_delivery": failed}, logger=kafka_logger())
         return Flushed(producer, consumer, failures, watch)
+    return transaction(settings, source.group_metadata, watch)
+
+
+def transaction(
+    settings: Settings,
+    group_metadata: Callable[[], object],
+    watch: Watch,
+    note: Callable[[int], str] = lambda _: "",
+) -> Transaction:
+    """A transaction under `delivery.transactional_id`. Fences whoever used it before.
+
+    Raises `UnreachableError` for what the operator must mend, `FatalDeliveryError` else.
+    """
     with made("producer"):
-        producer = Producer(config, logger=kafka_logger())
+        producer = Producer(producer_config(settings), logger=kafka_logger())
     deadline = Deadline.after(INIT_TIMEOUT_S, time.monotonic)
     try:
-        return Transaction(producer, source.group_metadata, deadline=deadline, watch=watch)
+        return Transaction(producer, group_metadata, deadline=deadline, watch=watch, note=note)
     except FatalDeliveryError as error:
         refused = error.__cause__.args[0] if isinstance(error.__cause__, KafkaException) else None
         if refused is None or refused.code() not in INIT_REMEDIES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,14 @@ class _Outcome:
     is_row: NDArray[np.bool_]
     tombstones: list[int] = field(default_factory=list)
     refusals: list[tuple[int, Refusal]] = field(default_factory=list)
+
+
+class Decodes(Protocol):
+    """What the loop asks of a decoder."""
+
+    def decode(self, records: Records, columns: Columns, start: int) -> Decoded:
+        """See `Decoder.decode`."""
+        ...
 
 
 class Decoder:

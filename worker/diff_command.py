@@ -13,6 +13,7 @@ from worker.actuals import Actuals, actuals_from_events, actuals_from_parquet
 from worker.compose import Contracts
 from worker.decode import Decoder
 from worker.diff_html import page, require_matplotlib
+from worker.diff_recompute import recompute
 from worker.diff_report import Report, Side, as_json, text
 from worker.errors import ConfigurationError
 from worker.forecast_diff import compare
@@ -22,7 +23,6 @@ from worker.framing import Refusal
 from worker.onnx_engine import OnnxEngine
 from worker.options import add_settings_options
 from worker.preflight import find_model
-from worker.recompute import recompute
 from worker.settings_model import Settings
 from worker.tool_parts import reader_of, reading
 

@@ -10,8 +10,10 @@
     │   ├── AbortableError        the transaction must be aborted; its records are read again
     │   └── FatalDeliveryError    the producer is unusable or its outcome unknown: leave the process, exit 3
     │       └── FencedError       another worker took over this transactional.id or group member; exit 4
-    ├── EngineError               this batch failed in the engine: abort, leave the process, exit 5
-    │   └── FatalEngineError      the engine (or its GPU context) is unusable; the same
+    ├── EngineError               this batch failed in the engine; it is computed again, else: abort, exit 5
+    │   ├── OutOfDeviceMemoryError  the device's memory is full; fewer rows may fit
+    │   └── FatalEngineError      the engine (or its GPU context) is unusable: abort, leave the process, exit 5
+    ├── ReplayStoppedError        a replay ended before its end; what is committed stays, the same command goes on; exit 6
     └── OutOfOrderError           a bug of ours: positions ran backwards; never committed, exit 70
 
 After any of them the input topic is untouched and every record that isn't committed is read again by whoever owns its
@@ -91,8 +93,18 @@ class EngineError(ForecastWorkerError):
     exit_code = 5
 
 
+class OutOfDeviceMemoryError(EngineError):
+    """The GPU hasn't got the memory that was asked for. What was allocated before is still usable, or was freed again."""
+
+
 class FatalEngineError(EngineError):
     """The engine, or its GPU context, can't be used any more."""
+
+
+class ReplayStoppedError(ForecastWorkerError):
+    """A replay ended before its end. What it committed stays; the same command goes on from there."""
+
+    exit_code = 6
 
 
 class OutOfOrderError(ForecastWorkerError):

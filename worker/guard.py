@@ -1,6 +1,6 @@
-"""Checks of forecasts before they are published. Pure: forecasts in, verdict out.
+"""What a single forecast may not be. Pure: forecasts in, faults out.
 
-No number leaves unchecked: the loop asks here for every batch before it produces any of it.
+No number leaves unchecked: every batch is asked about before any of it is produced. `guard_watch.py` judges many rows together.
 """
 
 from __future__ import annotations
@@ -16,11 +16,25 @@ CROSSING_TOLERANCE = 1e-4
 
 
 class Rule(StrEnum):
-    """What a forecast may break."""
+    """What a forecast (the first ones), or the engine that makes them, may break; the label of its metric."""
 
     NOT_FINITE = "not_finite"
     NEGATIVE = "negative"
     CROSSING = "crossing_quantiles"
+    EXPLOSION = "explosion"
+    ENGINE_ERROR = "engine_error"
+    WRONG_SHAPE = "wrong_shape"
+    FAULT_SHARE = "fault_share"
+    DRIFT = "drift"
+    SHIFT = "shift"
+    WEEKDAY = "weekday_lag"
+    JUMP = "jump"
+    LATENCY = "latency"
+
+    @property
+    def fallback_reason(self) -> str:
+        """What a forecast says that another engine made because of this."""
+        return str(self) if self is Rule.ENGINE_ERROR else f"guard:{self}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,26 @@ def faults(values: NDArray[np.float32]) -> list[Fault]:
             detail = f"{rule}: forecast[day {day}, quantile {quantile}] = {values[row, day, quantile]}"
             found.setdefault(row, Fault(row, rule, detail))
     return [found[row] for row in sorted(found)]
+
+
+def explosions(
+    values: NDArray[np.float32], history: NDArray[np.float32], factor: float, least_sales: float
+) -> list[Fault]:
+    """The rows of `values` float32[rows, horizon, quantiles] that are out of all proportion to their own history.
+
+    history: float32[rows, days], units per day. A row's highest number may be `factor` times the largest day of its history, or
+    times `least_sales` if that is more. Rows that aren't finite are `faults`' to find.
+    """
+    if values.size == 0:
+        return []
+    peaks = values[:, :, -1].max(axis=1)
+    if float(peaks.max()) <= factor * least_sales:  # no row can have exploded, whatever its history
+        return []
+    limits = factor * np.maximum(history.max(axis=1), least_sales)
+    return [
+        Fault(row, Rule.EXPLOSION, f"{Rule.EXPLOSION}: forecast up to {peaks[row]:g}, expected at most {limits[row]:g}")
+        for row in np.flatnonzero(peaks > limits).tolist()
+    ]
 
 
 def _crossing(values: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -90,9 +90,11 @@ class Probes:
         )
 
     def _ready(self) -> tuple[HTTPStatus, str, bytes]:
-        reasons = list(self._statistics().not_ready)
+        statistics = self._statistics()
+        reasons, notes = list(statistics.not_ready), list(statistics.notes)
+        body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
         return _json(
-            HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, {"ready": not reasons, "reasons": reasons}
+            HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body | ({"notes": notes} if notes else {})
         )
 
 

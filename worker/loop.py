@@ -18,8 +18,9 @@ import structlog
 
 from worker.batching import Batcher, CutReason
 from worker.breaker import Breaker
+from worker.catching_up import CatchingUp
 from worker.deadline import Clock, Deadline
-from worker.decode import Decoded, Decoder
+from worker.decode import Decoded, Decodes
 from worker.errors import AbortableError, EngineError, ForecastWorkerError, SchemaUnavailableError
 from worker.pipeline import Pipeline, Probe
 from worker.records import Records
@@ -58,7 +59,7 @@ class Worker:
         self,
         *,
         source: Source,
-        decoder: Decoder,
+        decoder: Decodes,
         batcher: Batcher,
         pipeline: Pipeline,
         breaker: Breaker,
@@ -78,6 +79,7 @@ class Worker:
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
         self._probe = probe
+        self._catching_up = CatchingUp()
         self._starved_since_s: float | None = None
         self._paused = False
         self._joined = False
@@ -90,6 +92,13 @@ class Worker:
     def statistics(self) -> Statistics:
         """The last snapshot: immutable, so any thread may read it."""
         return self._statistics
+
+    @property
+    def stuck(self) -> str | None:
+        """Why it can't go on by itself: the breaker, or transactions that keep being aborted. None if it can."""
+        if self._breaker.tripped is None and self._keeps_failing:
+            return f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"
+        return self._breaker.tripped
 
     def start(self) -> None:
         """Join the group."""
@@ -149,7 +158,8 @@ class Worker:
         elif self._pipeline.open_slot():
             self._starved_since_s = None
             self._fetch(wanted=True)
-            self._take(self._poll())
+            asked = self._batcher.room
+            self._take(self._poll(), asked)
         else:
             self._wait_for_slot()
 
@@ -162,8 +172,13 @@ class Worker:
         self._probe("polled")
         return records
 
-    def _take(self, records: Records) -> None:
-        """Decode one poll into the open slot, and cut the batch if it is time."""
+    def _take(self, records: Records, asked: int) -> None:
+        """Decode one poll into the open slot, and cut the batch if it is time.
+
+        A poll that brought all that was `asked` for left more behind it: catching up, a full batch drops what it can, and
+        goes on.
+        """
+        more = len(records) >= asked
         if len(records):
             if not self._pipeline.open_slot():  # a rebalance inside the poll gave it away, and freed all others
                 raise EngineError("no free slot after a rebalance")
@@ -172,7 +187,8 @@ class Worker:
                 raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
             self._batcher.add(records, decoded, self._clock())
             self._probe("gathered")
-        reason = self._batcher.cut(self._clock(), engine_idle=not self._pipeline.busy)
+        goes_on = more and self._batcher.room <= 0 and self._batcher.make_room()
+        reason = self._batcher.cut(self._clock(), engine_idle=not self._pipeline.busy and not goes_on)
         if reason is not None:
             self._pipeline.submit(reason)
 
@@ -259,12 +275,31 @@ class Worker:
         if now_s >= self._lag_due_s:
             self._lag_due_s = now_s + LAG_EVERY_S
             self._tallies.assigned(self._source.assigned)
-            for lag in self._source.lags(self._wall_clock_ms()):
+            lags = self._source.lags(self._wall_clock_ms())
+            for lag in lags:
                 self._tallies.lag(lag.partition, lag.records, lag.seconds)
+            self._look_at_freshness(max((lag.seconds for lag in lags), default=0.0), now_s)
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())
             self._statistics = self._tallies.snapshot(now_s)
+
+    def _look_at_freshness(self, unread_s: float, now_s: float) -> None:
+        """`unread_s`: age of the last record read of a partition that has more. What is under way may be older."""
+        oldest_ms = self._pipeline.oldest_unserved_ms
+        under_way_s = 0.0 if oldest_ms is None else max(0.0, (self._wall_clock_ms() - oldest_ms) / 1000)
+        oldest_s = max(unread_s, under_way_s)
+        self._pipeline.freshness.keep(self._source.assigned)
+        self._tallies.freshness(oldest_s, self._pipeline.freshness.keys(now_s))
+        caught_up = self._catching_up.look(oldest_s, *self._tallies.read, now_s)
+        if caught_up is not None:
+            log.info(
+                "caught up",
+                records=caught_up.records,
+                superseded=caught_up.superseded,
+                seconds=round(caught_up.seconds, 1),
+                oldest_s=round(caught_up.oldest_s, 1),
+            )
 
     def _reasons(self) -> list[str]:
         """Why this worker isn't ready; empty if it is."""
@@ -272,14 +307,14 @@ class Worker:
         self._joined = self._joined or self._source.joined
         if not self._joined:
             reasons.append("the consumer group hasn't assigned partitions yet")
-        if self._breaker.tripped is not None:
-            reasons.append(self._breaker.tripped)
-        if self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen:
-            reasons.append(
-                f"the last {self._failures} transactions were aborted, the last one because: {self._last_failure}"
-            )
+        if self.stuck is not None:
+            reasons.append(self.stuck)
         if self._source.held:
             reasons.append(
                 f"partitions {sorted(self._source.held)} wait for a writer schema; is the registry reachable?"
             )
         return reasons
+
+    @property
+    def _keeps_failing(self) -> bool:
+        return self._failures >= FAILURES_IN_A_ROW and self._pipeline.commits == self._commits_seen

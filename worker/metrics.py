@@ -65,9 +65,19 @@ def _lag_seconds(statistics: Statistics, _: float) -> Samples:
     return [((str(partition),), lag.seconds) for partition, lag in statistics.lags.items()]
 
 
+def _keys_fresh(statistics: Statistics, _: float) -> Samples:
+    share = statistics.keys.share
+    return [] if share is None else [((), share)]
+
+
 def _engine_info(statistics: Statistics, _: float) -> Samples:
     engine = statistics.engine
     return [] if engine is None else [((engine.model, engine.version, engine.precision, engine.digest), 1)]
+
+
+def _backup_info(statistics: Statistics, _: float) -> Samples:
+    backup = statistics.backup
+    return [] if backup is None else [((backup.model, backup.version, backup.precision, backup.digest), 1)]
 
 
 def _engine_rows(statistics: Statistics, _: float) -> Samples:
@@ -157,6 +167,31 @@ METRICS: tuple[Declaration, ...] = (
         read=_lag_seconds,
     ),
     Declaration(
+        name="forecast_worker_oldest_unserved_seconds",
+        kind="gauge",
+        help="age of the oldest event that waits for its forecast's commit, seconds (event time); 0 if none waits. Of a "
+        "partition from which nothing is under way, the age of the last record read, if more are there",
+        read=_one(lambda s: s.oldest_unserved_s),
+    ),
+    Declaration(
+        name="forecast_worker_keys_known",
+        kind="gauge",
+        help="keys of the assigned partitions that had a forecast since they were assigned, up to freshness.max_keys",
+        read=_one(lambda s: s.keys.known),
+    ),
+    Declaration(
+        name="forecast_worker_keys_fresh_ratio",
+        kind="gauge",
+        help="share of the known keys whose last forecast was committed within freshness.window_s; counted every 10 s",
+        read=_keys_fresh,
+    ),
+    Declaration(
+        name="forecast_worker_keys_missed_total",
+        kind="counter",
+        help="forecasts of keys that aren't watched because freshness.max_keys are known already",
+        read=_one(lambda s: s.keys.missed),
+    ),
+    Declaration(
         name="forecast_worker_assigned_partitions",
         kind="gauge",
         help="partitions that this worker reads",
@@ -199,6 +234,47 @@ METRICS: tuple[Declaration, ...] = (
         help="the model that computes; the value is always 1",
         labels=("model", "version", "precision", "digest"),
         read=_engine_info,
+    ),
+    Declaration(
+        name="forecast_worker_backup_info",
+        kind="info",
+        help="the model that takes over when the other one must go; the value is always 1",
+        labels=("model", "version", "precision", "digest"),
+        read=_backup_info,
+    ),
+    Declaration(
+        name="forecast_worker_guard_trips_total",
+        kind="counter",
+        help="rows, and engines, that broke a rule of the guard, by rule (docs/guard.md)",
+        labels=("rule",),
+        read=_each(lambda s: s.guard_trips.items()),
+    ),
+    Declaration(
+        name="forecast_worker_fallback_rows_total",
+        kind="counter",
+        help="forecasts that the chosen version didn't make, rows, by their fallback_reason",
+        labels=("reason",),
+        read=_each(lambda s: s.fallbacks.items()),
+    ),
+    Declaration(
+        name="forecast_worker_roll_backs_total",
+        kind="counter",
+        help="times the backup took over, by the rule that was broken",
+        labels=("rule",),
+        read=_each(lambda s: s.roll_backs.items()),
+    ),
+    Declaration(
+        name="forecast_worker_engine_failures_total",
+        kind="counter",
+        help="batches that failed in the engine and were computed again, by kind (error, out_of_memory)",
+        labels=("kind",),
+        read=_each(lambda s: s.engine_failures.items()),
+    ),
+    Declaration(
+        name="forecast_worker_standby_active",
+        kind="gauge",
+        help="1 while the stand-by computes because the device's memory is full, else 0",
+        read=_one(lambda s: s.standby),
     ),
 )
 

@@ -5,25 +5,26 @@ Rules of this file:
 - Results are collected in the order of submission, and positions follow one another without a gap.
 - `discard` is the one place that throws work away: transaction, batches and rows together. Its caller rewinds the source.
 - A slot goes batcher -> engine -> publisher -> engine; whoever fails on the way, it is released once.
+- Forecasts of an engine that isn't trusted any more don't get committed: their transaction is aborted and read again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from worker.batching import Batch, Batcher, CutReason
+from worker.batching import Batcher, CutReason, oldest_of
 from worker.breaker import Breaker
 from worker.deadline import Clock, Deadline
-from worker.engine import Engine, Ticket
-from worker.errors import AbortableError, EngineError, FatalDeliveryError, UnreachableError
-from worker.hotswap import EngineSlot
+from worker.engine import Engine
+from worker.errors import AbortableError, FatalDeliveryError, UnreachableError
+from worker.flight import Flight
+from worker.forecasting import Forecasting
+from worker.freshness import Freshness
 from worker.publish import Publisher, Routing, latencies_s
 from worker.records import Positions
 from worker.statistics import Stage, Tallies
@@ -49,35 +50,26 @@ PROBES = (
 """The points, in the order of the data's way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A batch on its way through the engine it was opened with. No ticket: it has no rows."""
-
-    batch: Batch
-    engine: Engine
-    ticket: Ticket | None
-    submitted_s: float
-
-
 class Pipeline:
-    """Batcher, engine, publisher and delivery in a row. Owns none of them.
+    """Batcher, engines, publisher and delivery in a row. Owns none of them.
 
     Args:
         batcher: gathers rows; the loop adds to it, this class seals and drops.
-        engines: the serving engine.
+        forecasting: runs batches and checks what comes out.
         publisher: produces finished batches into `delivery`.
         breaker: is told of what publishing rejects; what trips it isn't committed.
         delivery: commits them.
         routing: finds topics and partition counts; asked again after `reroute`.
         commit_interval_s: how long outputs wait for their commit at most, from the first one on.
         transaction_s: budget of each blocking call to Kafka.
+        freshness: is told which keys were served.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
         self,
         *,
         batcher: Batcher,
-        engines: EngineSlot,
+        forecasting: Forecasting,
         publisher: Publisher,
         breaker: Breaker,
         delivery: Delivery,
@@ -88,10 +80,12 @@ class Pipeline:
         clock: Clock,
         wall_clock_ms: Callable[[], int],
         probe: Probe = lambda _: None,
+        freshness: Freshness | None = None,
     ) -> None:
+        self._freshness = freshness or Freshness(window_s=1.0, max_keys=0)
         self._batcher = batcher
-        self._engines = engines
-        self._engine = engines.serving
+        self._forecasting = forecasting
+        self._engine = forecasting.engine
         self._publisher = publisher
         self._breaker = breaker
         self._delivery = delivery
@@ -105,6 +99,7 @@ class Pipeline:
         self._probe = probe
         self._flights: deque[Flight] = deque()
         self._uncommitted: Positions | None = None
+        self._uncommitted_by: list[Engine] = []
         self._uncommitted_ms: list[NDArray[np.int64]] = []
         self._commit_due_s = float("inf")
         self._commits = 0
@@ -124,6 +119,18 @@ class Pipeline:
         """When the open transaction is to be committed; infinite while there is none."""
         return self._commit_due_s
 
+    @property
+    def freshness(self) -> Freshness:
+        """Which keys were served when."""
+        return self._freshness
+
+    @property
+    def oldest_unserved_ms(self) -> int | None:
+        """Event time of the oldest event read and not committed; None if there is none, or none has a time."""
+        batches_ms = [flight.batch.timestamps_ms for flight in self._flights]
+        oldest_ms = (oldest_of([*self._uncommitted_ms, *batches_ms]), self._batcher.oldest_ms)
+        return min((each for each in oldest_ms if each is not None), default=None)
+
     def reroute(self) -> None:
         """Ask for the topics' partition counts again before the next batch is published."""
         self._routing = None
@@ -131,7 +138,8 @@ class Pipeline:
     def open_slot(self) -> bool:
         """True if a slot is open for decoding, now or already; False while all are in use."""
         if self._batcher.slot is None:
-            engine = self._engines.serving
+            self._forecasting.tend(self._flights)
+            engine = self._forecasting.engine
             slot = engine.acquire()
             if slot is None:
                 return False
@@ -141,8 +149,7 @@ class Pipeline:
 
     def wait(self, timeout_s: float) -> bool:
         """True once the oldest batch can be published, False after `timeout_s`."""
-        oldest = self._flights[0]
-        return oldest.ticket is None or oldest.engine.wait(oldest.ticket, timeout_s)
+        return self._flights[0].ready(timeout_s, self._clock)
 
     def submit(self, reason: CutReason) -> None:
         """Cut what was gathered, if anything, and hand it to the engine."""
@@ -152,8 +159,12 @@ class Pipeline:
         now_s = self._clock()
         self._tallies.batch(batch.rows, reason, batch.superseded)
         self._tallies.stage(Stage.QUEUE, now_s - batch.arrived_s)
-        ticket = None if batch.slot is None else self._engine.submit(batch.slot, batch.rows)
-        self._flights.append(Flight(batch, self._engine, ticket, now_s))
+        try:
+            self._flights.append(self._forecasting.submit(batch, self._engine))
+        except BaseException:
+            if batch.slot is not None:
+                self._engine.release(batch.slot)
+            raise
         self._probe("submitted")
 
     def publish_finished(self) -> None:
@@ -186,33 +197,31 @@ class Pipeline:
             self._delivery.abort(self._deadline())
             self._tallies.transaction("aborted")
         while self._flights:
-            flight = self._flights.popleft()
-            if flight.ticket is not None:
-                with suppress(EngineError):  # its result is discarded either way
-                    flight.engine.collect(flight.ticket)
-                flight.engine.release(flight.ticket.slot)
+            self._flights.popleft().release()
         slot = self._batcher.drop()
         if slot is not None:
             self._engine.release(slot)
         self._settle()
 
     def _publish_next(self) -> None:
-        """Collect the oldest flight, produce it, and take its positions into the transaction."""
+        """Collect and check the oldest flight, produce it, and take its positions into the transaction."""
         flight = self._flights.popleft()
-        batch, forecasts = flight.batch, None
+        batch = flight.batch
         if self._uncommitted is None:
             self._commit_due_s = self._clock() + self._commit_interval_s
         try:
-            if flight.ticket is not None:
-                forecasts = flight.engine.collect(flight.ticket)
-                self._tallies.stage(Stage.ENGINE, self._clock() - flight.submitted_s)
+            checked = self._forecasting.checked(flight, self._flights)
+            if any(self._forecasting.distrusts(engine) for engine in self._uncommitted_by):
+                raise AbortableError("the open transaction holds forecasts of a version that was rolled back")
             self._probe("collected")
-            rejections = self._publisher.publish(batch, forecasts, self._route(), self._deadline())
+            rejections = self._publisher.publish(batch, checked, self._route(), self._deadline())
         finally:
-            if batch.slot is not None:
-                flight.engine.release(batch.slot)
+            flight.release()
+        if flight.computed is not None and flight.computed.engine not in self._uncommitted_by:
+            self._uncommitted_by.append(flight.computed.engine)
         self._uncommitted = self._uncommitted.followed_by(batch.positions) if self._uncommitted else batch.positions
         self._uncommitted_ms.append(batch.timestamps_ms)
+        self._freshness.published(batch)
         self._probe("published")
         if rejections and self._breaker.add(0, [rejection.reason for rejection in rejections]):
             raise AbortableError(f"breaker tripped: {self._breaker.tripped}")
@@ -228,11 +237,14 @@ class Pipeline:
         self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
         self._tallies.transaction("committed")
         self._tallies.end_to_end(latencies_s(self._uncommitted_ms, self._wall_clock_ms()))
+        self._freshness.committed(self._clock())
         self._settle()
 
     def _settle(self) -> None:
+        self._freshness.discarded()
         self._uncommitted = None
         self._uncommitted_ms.clear()
+        self._uncommitted_by.clear()
         self._commit_due_s = float("inf")
 
     def _deadline(self) -> Deadline:

@@ -1,4 +1,4 @@
-"""A finished batch becomes messages: guard, encode, produce. Everything of one batch goes into the open transaction."""
+"""A checked batch becomes messages: encode, produce. Everything of one batch goes into the open transaction."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from worker.batching import Batch, Withdrawal
+from worker.checked import Checked, Part
 from worker.deadline import Clock, Deadline
 from worker.encode import MESSAGE_OVERHEAD_BYTES, DeadLetterEncoder, ForecastEncoder, Provenance
-from worker.engine import EngineSpec, Forecasts
-from worker.guard import faults
+from worker.engine import EngineSpec
 from worker.records import Header, Reason, Record, Rejection
 from worker.statistics import Stage, Tallies
 from worker.transaction import Delivery, Outgoing
@@ -69,24 +69,19 @@ class Publisher:
         self._encoders: dict[str, ForecastEncoder] = {}
 
     def publish(
-        self, batch: Batch, forecasts: Forecasts | None, routing: Routing, deadline: Deadline
+        self, batch: Batch, checked: Checked | None, routing: Routing, deadline: Deadline
     ) -> Sequence[Rejection]:
         """Produce one message for every record of `batch` that isn't superseded: forecast, withdrawal or dead letter.
 
-        `forecasts` has `batch.rows` rows; None if the batch has none. Its memory isn't needed after the return.
+        `checked` has `batch.rows` rows; None if the batch has none. Its memory isn't needed after the return.
         Gives the rejections that were made here, beyond the batch's own.
         """
         began_s = self._clock()
         withdrawals, late = self._sendable(batch.withdrawals)
         rows, outgoing = 0, None
-        if forecasts is not None:
-            bad = [
-                (fault.row, Rejection(record=batch.record(fault.row), reason=Reason.BAD_FORECAST, detail=fault.detail))
-                for fault in faults(forecasts.values)
-            ]
-            began_s = self._mark(Stage.GUARD, began_s)
-            outgoing = self._forecasts(batch, forecasts, routing)
-            dropped = dict([*self._too_large(batch, outgoing), *bad])
+        if checked is not None:
+            outgoing = self._forecasts(batch, checked, routing)
+            dropped = dict([*self._too_large(batch, outgoing), *checked.rejections])
             late += dropped.values()
             rows = batch.rows - len(dropped)
             if withdrawals or dropped:
@@ -101,36 +96,50 @@ class Publisher:
                 self._delivery.produce(messages, deadline)
         self._mark(Stage.PRODUCE, began_s)
         self._count(rows, len(withdrawals), rejections)
+        for part in () if checked is None else checked.parts:
+            if part.fallback_reason is not None:
+                self._tallies.fallback(part.fallback_reason, len(part.forecasts.values))
         return late
 
-    def _forecasts(self, batch: Batch, forecasts: Forecasts, routing: Routing) -> Outgoing:
-        spec = forecasts.spec
-        encoder = self._encoders.get(spec.digest)
-        if encoder is None:
-            encoder = self._encoders[spec.digest] = self._encoder_for(spec)
-        provenance = Provenance(
-            model=spec.model,
-            model_version=spec.version,
-            engine_digest=spec.digest,
-            precision=spec.precision,
-            fallback_reason=None,
-        )
+    def _forecasts(self, batch: Batch, checked: Checked, routing: Routing) -> Outgoing:
+        """A message for each row of `checked.parts`; None stands in the places of the others."""
         now_ms = self._wall_clock_ms()
-        values = encoder.encode(
-            echoes=batch.echoes,
-            partitions=batch.partitions,
-            offsets=batch.offsets,
-            values=forecasts.values,
-            provenance=provenance,
-            generated_at_ms=now_ms,
-        )
+        values: list[bytes | None] = []
+        headers: list[list[Header]] = []
+        if len(checked.parts) == 1 and checked.parts[0].rows is None:
+            values += self._encoded(batch, checked.parts[0], now_ms)
+            headers += _headers(batch, checked.parts[0]) if routing.headers else []
+        else:
+            values += [None] * batch.rows
+            headers += [[] for _ in range(batch.rows)] if routing.headers else []
+            for part in checked.parts:
+                rows = range(batch.rows) if part.rows is None else part.rows.tolist()
+                for row, value in zip(rows, self._encoded(batch, part, now_ms), strict=True):
+                    values[row] = value
+                for row, each in zip(rows, _headers(batch, part) if routing.headers else (), strict=routing.headers):
+                    headers[row] = each
         return Outgoing(
             topic=routing.forecasts,
             keys=batch.keys,
             values=values,
             partitions=batch.partitions.tolist() if routing.same_partitions else None,
             timestamps_ms=np.minimum(batch.timestamps_ms, now_ms).tolist(),  # brokers refuse times in the future
-            headers=_headers(batch, provenance) if routing.headers else None,
+            headers=headers if routing.headers else None,
+        )
+
+    def _encoded(self, batch: Batch, part: Part, now_ms: int) -> list[bytes]:
+        """The messages of a part's rows."""
+        spec, rows = part.forecasts.spec, part.rows
+        encoder = self._encoders.get(spec.digest)
+        if encoder is None:
+            encoder = self._encoders[spec.digest] = self._encoder_for(spec)
+        return encoder.encode(
+            echoes=batch.echoes if rows is None else [batch.echoes[row] for row in rows.tolist()],
+            partitions=batch.partitions if rows is None else batch.partitions[rows],
+            offsets=batch.offsets if rows is None else batch.offsets[rows],
+            values=part.forecasts.values,
+            provenance=_provenance(part),
+            generated_at_ms=now_ms,
         )
 
     def _sendable(self, withdrawals: Sequence[Withdrawal]) -> tuple[list[Withdrawal], list[Rejection]]:
@@ -230,15 +239,30 @@ def _with_withdrawals(
     )
 
 
-def _headers(batch: Batch, provenance: Provenance) -> list[list[Header]]:
-    """Provenance, the same for the whole batch, and each record's `traceparent`, so that a trace goes on."""
+def _provenance(part: Part) -> Provenance:
+    spec = part.forecasts.spec
+    return Provenance(
+        model=spec.model,
+        model_version=spec.version,
+        engine_digest=spec.digest,
+        precision=spec.precision,
+        fallback_reason=part.fallback_reason,
+    )
+
+
+def _headers(batch: Batch, part: Part) -> list[list[Header]]:
+    """Provenance, the same for the whole part, and each record's `traceparent`, so that a trace goes on."""
+    provenance = _provenance(part)
     constant: list[Header] = [
         ("model", provenance.model.encode()),
         ("model_version", provenance.model_version.encode()),
         ("engine_digest", provenance.engine_digest.encode()),
         ("precision", provenance.precision.encode()),
     ]
-    places = zip(batch.partitions.tolist(), batch.offsets.tolist(), batch.origins, strict=True)
+    if provenance.fallback_reason is not None:
+        constant.append(("fallback_reason", provenance.fallback_reason.encode()))
+    rows = range(batch.rows) if part.rows is None else part.rows.tolist()
+    places = [(int(batch.partitions[row]), int(batch.offsets[row]), batch.origins[row]) for row in rows]
     return [
         [
             *constant,

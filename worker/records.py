@@ -118,6 +118,7 @@ class Reason(StrEnum):
     OVERSIZE = "oversize"
     BAD_FORECAST = "bad_forecast"
     OUT_OF_CALENDAR = "out_of_calendar"
+    ENGINE_FAILED = "engine_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

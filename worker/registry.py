@@ -101,6 +101,24 @@ class RegistrySchemas:
             raise self._unreachable(error) from error
         return int(found.schema_id or 0)
 
+    def latest(self, subject: str) -> Schema | None:
+        """The newest schema under `subject`; None if there is none. Raises `ContractError` if it is no Avro record,
+        `UnreachableError` if the registry can't be asked.
+        """
+        try:
+            found = self._client.get_latest_version(subject)
+        except SchemaRegistryError as error:
+            if error.http_status_code == _NOT_FOUND:
+                return None
+            raise self._unreachable(error) from error
+        except Exception as error:
+            raise self._unreachable(error) from error
+        text = found.schema.schema_str if found.schema is not None else None
+        try:
+            return schema_from_text(text or "", f"subject {subject}")
+        except SchemaError as error:
+            raise ContractError(f"{error}; expected an Avro record; choose another topic") from error
+
     def close(self) -> None:
         """Close its connections. Idempotent."""
         self._client.close()

@@ -20,6 +20,7 @@ from worker.settings_model import (
     ShutdownSettings,
     WireSettings,
 )
+from worker.settings_replay import ReplaySettings
 from worker.settings_section import Section
 
 OWNED: Mapping[str, str] = {
@@ -189,6 +190,14 @@ def _oldest_row(batching: BatchingSettings, delivery: DeliverySettings) -> Itera
         )
 
 
+def _replay(replay: ReplaySettings, delivery: DeliverySettings) -> Iterator[str]:
+    if replay.commit_interval_s >= delivery.transaction_timeout_s:
+        yield (
+            f"replay.commit_interval_s: got {replay.commit_interval_s}, expected less than "
+            f"delivery.transaction_timeout_s = {delivery.transaction_timeout_s}; lower the first or raise the second"
+        )
+
+
 def _stop(delivery: DeliverySettings, shutdown: ShutdownSettings) -> Iterator[str]:
     if shutdown.grace_s < delivery.revoke_budget_s:
         yield (
@@ -208,5 +217,6 @@ CHECKS: tuple[Check, ...] = (
     Check((BatchingSettings,), _waits),
     Check((DeliverySettings,), _delivery),
     Check((BatchingSettings, DeliverySettings), _oldest_row),
+    Check((ReplaySettings, DeliverySettings), _replay),
     Check((DeliverySettings, ShutdownSettings), _stop),
 )

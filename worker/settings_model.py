@@ -14,6 +14,9 @@ from pydantic import Field, SecretStr
 from pydantic.functional_validators import BeforeValidator
 
 from worker.redaction import HIDDEN, is_secret, without_userinfo
+from worker.settings_freshness import FreshnessSettings
+from worker.settings_guard import GuardSettings
+from worker.settings_replay import ReplaySettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
 
 
@@ -107,7 +110,30 @@ class EngineSettings(Section):
     model: Path = Field(
         description="folder with `model.onnx` and `card.json`, an `.onnx` file, or a published model's folder with `CURRENT`"
     )
-    threads: int = Field(default=0, ge=0, description="threads of the engine; 0: all cores")
+    backup: Path | None = Field(
+        default=None,
+        description="model that computes what the serving one can't and takes over from it; as `model`; unset: none",
+    )
+    standby: Literal["onnx", "off"] = Field(
+        default="onnx",
+        description="what computes while the GPU has no memory left: `onnx` (the same model on the CPU) or `off`",
+    )
+    standby_retry_s: Seconds = Field(default=30.0, description="how often the GPU is tried again meanwhile, seconds")
+    halve_to_rows: int = Field(
+        default=64,
+        ge=1,
+        description="a batch that the GPU has no memory for is halved down to so many rows before that",
+    )
+    runtime: Literal["auto", "tensorrt", "onnx"] = Field(
+        default="auto",
+        description="`tensorrt` (a plan), `onnx` (ONNX Runtime on the CPU), or `auto`: a plan if the model's card names any",
+    )
+    on_missing_plan: Literal["fail", "onnx", "build"] = Field(
+        default="fail",
+        description="if no plan fits this GPU and TensorRT: stop (`fail`), serve the ONNX file on the CPU (`onnx`), or build one "
+        "here first, which takes minutes and needs write access to the models (`build`)",
+    )
+    threads: int = Field(default=0, ge=0, description="threads of ONNX Runtime; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(
         default=None, ge=1, description="largest batch, rows; unset: the card's profile maximum"
@@ -189,6 +215,9 @@ class Settings(Section):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    guard: GuardSettings = Field(default_factory=GuardSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
+    replay: ReplaySettings = Field(default_factory=ReplaySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     log: LogSettings = Field(default_factory=LogSettings)

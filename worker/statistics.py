@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine import EngineSpec
+from worker.freshness import FreshKeys
+from worker.guard import Rule
 from worker.records import Reason
 
 ROW_BOUNDS: tuple[float, ...] = tuple(float(1 << power) for power in range(17))
@@ -32,6 +34,9 @@ LATENCY_BOUNDS_S: tuple[float, ...] = (
     *(30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0),
 )
 """From event time to commit, seconds: 10 ms to a day, so that a backlog shows as what it is."""
+
+
+NO_KEYS = FreshKeys(0, 0, 0)
 
 
 class Stage(StrEnum):
@@ -74,7 +79,8 @@ class Statistics:
     """Everything counted since the start, at `taken_s` (the injected clock's seconds: when the loop made its last step).
 
     `last_poll_s` is None before the first poll, `engine` before a model is loaded. `not_ready` holds the reasons why the
-    worker isn't ready, in words; empty: it is.
+    worker isn't ready, in words; empty: it is. `fallbacks`: forecasts by what their `fallback_reason` says. `standby`: True
+    while the stand-by computes. `oldest_unserved_s` is 0 while nothing waits; `keys` are those that the worker serves.
     """
 
     taken_s: float
@@ -95,11 +101,28 @@ class Statistics:
     lags: Mapping[int, Lag]
     not_ready: tuple[str, ...]
     engine: EngineSpec | None
+    backup: EngineSpec | None
+    guard_trips: Mapping[Rule, int]
+    fallbacks: Mapping[str, int]
+    roll_backs: Mapping[Rule, int]
+    engine_failures: Mapping[str, int]
+    standby: bool
+    oldest_unserved_s: float = 0.0
+    keys: FreshKeys = NO_KEYS
 
     @property
     def ready(self) -> bool:
         """True if nothing keeps the worker from doing its work."""
         return not self.not_ready
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What isn't as it should be although the worker does its work, in words."""
+        notes = ["device memory is full; the stand-by computes, slower"] if self.standby else []
+        if any(self.roll_backs.values()):
+            rules = ", ".join(rule for rule, count in self.roll_backs.items() if count)
+            notes.append(f"rolled back to the backup since the start: {rules}")
+        return tuple(notes)
 
 
 class Tallies:
@@ -123,6 +146,14 @@ class Tallies:
         self._lags: dict[int, Lag] = {}
         self._not_ready: tuple[str, ...] = ("starting",)
         self._engine: EngineSpec | None = None
+        self._backup: EngineSpec | None = None
+        self._guard_trips = dict.fromkeys(Rule, 0)
+        self._fallbacks: dict[str, int] = {}
+        self._roll_backs = dict.fromkeys(Rule, 0)
+        self._engine_failures = {"error": 0, "out_of_memory": 0}
+        self._standby = False
+        self._oldest_unserved_s = 0.0
+        self._keys = NO_KEYS
 
     def polled(self, records: int, now_s: float) -> None:
         """A poll returned `records` records (or none) at `now_s`."""
@@ -184,6 +215,39 @@ class Tallies:
         """This engine computes from now on."""
         self._engine = spec
 
+    def backup(self, spec: EngineSpec | None) -> None:
+        """This engine takes over when the other one must go; None: there is none."""
+        self._backup = spec
+
+    def guard_tripped(self, rule: Rule) -> None:
+        """A row, or the engine itself, broke `rule`."""
+        self._guard_trips[rule] += 1
+
+    def fallback(self, reason: str, rows: int) -> None:
+        """`rows` forecasts were produced that say `reason`."""
+        _count(self._fallbacks, reason, rows)
+
+    def rolled_back(self, rule: Rule) -> None:
+        """The backup took over, because of `rule`."""
+        self._roll_backs[rule] += 1
+
+    def engine_failed(self, kind: str) -> None:
+        """A batch failed in an engine: "error" or "out_of_memory"."""
+        _count(self._engine_failures, kind, 1)
+
+    def standby(self, *, active: bool) -> None:
+        """Whether the stand-by computes."""
+        self._standby = active
+
+    def freshness(self, oldest_unserved_s: float, keys: FreshKeys) -> None:
+        """The oldest event that waits for its commit is so old; these are the keys served."""
+        self._oldest_unserved_s, self._keys = oldest_unserved_s, keys
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Records read, and events superseded, so far."""
+        return self._records, self._superseded
+
     def snapshot(self, now_s: float) -> Statistics:
         """Everything so far, frozen. `now_s` is the time of the loop's step that takes it."""
         return Statistics(
@@ -205,6 +269,14 @@ class Tallies:
             lags=MappingProxyType(self._lags.copy()),
             not_ready=self._not_ready,
             engine=self._engine,
+            backup=self._backup,
+            guard_trips=MappingProxyType(self._guard_trips.copy()),
+            fallbacks=MappingProxyType(self._fallbacks.copy()),
+            roll_backs=MappingProxyType(self._roll_backs.copy()),
+            engine_failures=MappingProxyType(self._engine_failures.copy()),
+            standby=self._standby,
+            oldest_unserved_s=self._oldest_unserved_s,
+            keys=self._keys,
         )
 
 

@@ -234,15 +234,23 @@ class Transaction(_StateMachine):
             whoever used the same transactional.id and settles what it left behind.
         group_metadata: the consumer's `consumer_group_metadata`, asked anew at every commit, as the generation changes.
         watch: surrounds each blocking call with its deadline; for a watchdog, as librdkafka's time-outs can fail.
+        note: asked at every commit for the text that is kept with a partition's offset.
     """
 
     hidden = frozenset({KafkaError._STATE, KafkaError._FATAL})  # noqa: SLF001 - see above
 
     def __init__(
-        self, producer: Producer, group_metadata: Callable[[], object], *, deadline: Deadline, watch: Watch = unwatched
+        self,
+        producer: Producer,
+        group_metadata: Callable[[], object],
+        *,
+        deadline: Deadline,
+        watch: Watch = unwatched,
+        note: Callable[[int], str] = lambda _: "",
     ) -> None:
         super().__init__(producer, watch)
         self._group_metadata = group_metadata
+        self._note = note
         self._call("init_transactions", producer.init_transactions, deadline, FatalDeliveryError)
 
     def produce(self, outgoing: Outgoing, deadline: Deadline) -> None:
@@ -255,7 +263,7 @@ class Transaction(_StateMachine):
         """See `Delivery.commit`. Positions without outputs (all superseded, say) open a transaction of their own."""
         self._require("commit")
         self._begin(deadline)
-        offsets = _offsets(positions)
+        offsets = _offsets(positions, self._note)
         metadata = self._group_metadata()
         self._call(
             "send_offsets_to_transaction",
@@ -338,8 +346,8 @@ class Flushed(_StateMachine):
         self._state = State.READY
 
 
-def _offsets(positions: Positions) -> list[TopicPartition]:
-    return [TopicPartition(positions.topic, partition, span.next_offset) for partition, span in positions.spans.items()]
+def _offsets(positions: Positions, note: Callable[[int], str] = lambda _: "") -> list[TopicPartition]:
+    return [TopicPartition(positions.topic, p, span.next_offset, note(p)) for p, span in positions.spans.items()]
 
 
 def _flagged(error: KafkaError) -> KafkaError:

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0: all cores")
     command.set_defaults(run=lambda o: accuracy.measure(TASKS[o.data], o.models, o.baselines, o.out, threads=o.threads))
     command = commands.add_parser(
-        "precisions", help="write <model>.<precision>.onnx of every model, for timing_tensorrt"
+        "precisions", help="write <model>.<precision>.onnx of every model, for `python -m bench tensorrt`"
     )
     command.add_argument("--models", type=Path, default=MODELS)
     command.add_argument("--out", type=Path, required=True)

@@ -110,12 +110,11 @@ class WindowFeatures(nn.Module):
             holiday_past,
             self._calendar(fields["as_of"], self.past_offsets),
         ]
-        last_week = sales[:, -7:] / scale * counted[:, -7:]
+        counted_week = _last(counted, 7)
+        last_week = _last(sales, 7) / scale * counted_week
         future = [
             *memory_next,
-            self._token(
-                base, torch.log(base + 0.02), torch.cat([last_week, last_week], 1), torch.cat([counted[:, -7:]] * 2, 1)
-            ),
+            self._token(base, torch.log(base + 0.02), torch.cat([last_week] * 2, 1), torch.cat([counted_week] * 2, 1)),
             *self._covariates(fields, "_next"),
             holiday_next,
             self._calendar(fields["as_of"], self.next_offsets),
@@ -153,12 +152,12 @@ class WindowFeatures(nn.Module):
     def _holidays(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The holidays around each day, before and after it: [batch, days, 7] for history and future."""
         past = fields.get("holiday", torch.zeros_like(fields["sales"]))
-        ahead = fields.get("holiday_next", torch.zeros_like(fields["sales"][:, :HORIZON_DAYS]))
-        edge = torch.zeros_like(past[:, :_HOLIDAY_REACH_DAYS])
+        ahead = fields.get("holiday_next", torch.zeros_like(fields["sales"].narrow(1, 0, HORIZON_DAYS)))
+        edge = torch.zeros_like(past.narrow(1, 0, _HOLIDAY_REACH_DAYS))
         line = torch.cat([edge, past, ahead, edge], 1)
         days = HISTORY_DAYS + HORIZON_DAYS
-        around = torch.stack([line[:, k : k + days] for k in range(2 * _HOLIDAY_REACH_DAYS + 1)], 2)
-        return around[:, :HISTORY_DAYS], around[:, HISTORY_DAYS:]
+        around = torch.stack([line.narrow(1, k, days) for k in range(2 * _HOLIDAY_REACH_DAYS + 1)], 2)
+        return around.narrow(1, 0, HISTORY_DAYS), around.narrow(1, HISTORY_DAYS, HORIZON_DAYS)
 
     def _covariates(self, fields: dict[str, Tensor], suffix: str) -> list[Tensor]:
         scaled = {"promo": (0.0, 1.0), "discount": (1.0, 4.0), "temperature": (15.0, 0.1)}
@@ -194,7 +193,7 @@ class WindowFeatures(nn.Module):
         level = mean(ratio, counted)
         spread = torch.sqrt(mean((ratio - level) ** 2, counted) + 1e-4)
         parts = [torch.log(scale), spread.clamp(max=4.0), counted.mean(1, keepdim=True)]
-        parts += [torch.log(mean(ratio[:, -d:], counted[:, -d:]) + 0.05) for d in (3, 7, 14)]
+        parts += [torch.log(mean(_last(ratio, d), _last(counted, d)) + 0.05) for d in (3, 7, 14)]
         parts.append(mean((1.0 - 20.0 * ratio).clamp(min=0.0), counted))
         if "promo" in self.config.covariates:
             promo = counted * fields["promo"]
@@ -215,6 +214,15 @@ class WindowFeatures(nn.Module):
         }
         tokens = self.forward(fields)
         return tokens.history.shape[2], tokens.future.shape[2], tokens.static.shape[1]
+
+
+def _last(values: Tensor, days: int) -> Tensor:
+    """The last `days` of the history: [batch, 30] -> [batch, days].
+
+    By `narrow`, whose result is `days` wide whoever asks: a slice from -days has a width that a compiler with symbolic shapes
+    only knows as an expression, and what is stacked on it must be known to be as wide.
+    """
+    return values.narrow(1, HISTORY_DAYS - days, days)
 
 
 def _same_weekday() -> Tensor:

@@ -1,9 +1,13 @@
-"""One forward pass on the GPU by PyTorch, eager and compiled, at five batch sizes. Random weights: they don't change the time."""
+"""One forward pass on the GPU by PyTorch, eager and compiled, at five batch sizes. Random weights: they don't change the time.
+
+`python -m demo.training.timing --help`. TensorRT's side is `python -m bench tensorrt`, which needs no PyTorch.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +23,19 @@ _WARM_UP: Final = 10
 _REPEATS: Final = 50
 
 
-def measure(out: Path, *, compiled: bool) -> None:
-    """Write `timing-pytorch.json` to `out`: milliseconds per pass, median of 50, by CUDA events, inputs on the GPU already."""
+def measure(out: Path, *, compiled: bool, only: str = "") -> None:
+    """Write `timing-pytorch.json` to `out`: milliseconds per pass, median of 50, by CUDA events, inputs on the GPU already.
+
+    only: part of the wanted models' names, as in `freshretailnet-transformer`.
+    """
     lines = []
+    # FP32 is to mean FP32, also for cuDNN's LSTM, which would use TF32; timing_tensorrt.py leaves it out as well.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for task in TASKS.values():
         for name in task.recipes:
+            if only not in f"{task.name}-{name}":
+                continue
+            torch.compiler.reset()  # all models share their code, and what is compiled of one piece of code is limited in number
             for kind, run in _runs(task, name, compiled=compiled).items():
                 times_ms = {rows: median_ms(run, random_fields(task, rows)) for rows in ROWS}
                 lines.append({"data": task.name, "model": name, "kind": kind, "ms_by_rows": times_ms})
@@ -47,8 +59,10 @@ def _runs(task: Task, name: str, *, compiled: bool) -> dict[str, Callable[[dict[
 
     runs: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"eager fp32": model, "eager fp16 autocast": half}
     if compiled:
-        # The number of rows is marked dynamic: one compilation for all batch sizes.
-        runs["torch.compile fp32"] = torch.compile(model, dynamic=True)
+        # Compiled for one row, then, when the number of rows changes, once more for any number of them. `dynamic=True` would
+        # make the widths of the fields symbolic, too, which never change.
+        runs["torch.compile fp32"] = torch.compile(model)
+        runs["torch.compile fp16 autocast"] = torch.compile(half)
     return runs
 
 
@@ -81,3 +95,20 @@ def median_ms(run: Callable[[dict[str, Tensor]], Tensor], inputs: list[dict[str,
         end.synchronize()
         times_ms.append(start.elapsed_time(end))
     return float(np.median(times_ms))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what the arguments say."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.training.timing", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for timing-pytorch.json")
+    parser.add_argument("--only", default="", help="part of the wanted models' names")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = parser.parse_args(arguments)
+    measure(options.out, compiled=not options.no_compile, only=options.only)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,6 +6,7 @@ python -m demo.training.timing_tensorrt --onnx FOLDER --out FILE     FOLDER hold
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import time
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_s = time.monotonic()
         engine = build(trt, path)
         built_s = time.monotonic() - start_s
-        run = _Pass(trt, engine)
-        times_ms = {rows: run.median_ms(rows) for rows in ROWS}
-        difference = run.difference(path.with_suffix("").with_suffix(".npz"))
+        with contextlib.closing(Pass(trt, engine)) as run:
+            times_ms = {rows: run.median_ms(rows) for rows in ROWS}
+            difference = run.difference(path.with_suffix("").with_suffix(".npz"))
         lines.append({"graph": path.stem, "build_s": built_s, "ms_by_rows": times_ms, "difference": difference})
         print(
             path.stem,
@@ -67,11 +68,12 @@ def build(trt: Any, path: Path) -> Any:  # noqa: ANN401 - an untyped library
         raise RuntimeError(f"{path.name}: " + "; ".join(str(parser.get_error(k)) for k in range(parser.num_errors)))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 is to mean FP32
     precision = path.stem.rsplit(".", 1)[-1]
     if precision != "fp32":
         config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        _bind_to_fp32(trt, network)
+        bind_to_fp32(trt, network)
     if precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
     profile = builder.create_optimization_profile()
@@ -86,23 +88,35 @@ def build(trt: Any, path: Path) -> Any:  # noqa: ANN401 - an untyped library
     return trt.Runtime(logger).deserialize_cuda_engine(plan)
 
 
-def _bind_to_fp32(trt: Any, network: Any) -> None:  # noqa: ANN401
+def bind_to_fp32(trt: Any, network: Any) -> None:  # noqa: ANN401
+    """Bind the layers of scaling and calendar to FP32: what they compute in, and what lies between them.
+
+    A layer's `precision` alone would leave the builder free to store its result in FP16, in which days since 1970 are known
+    to 16 days. Layers of integers and truth values stay as they are, and so do Q and DQ, whose types are the graph's own.
+    """
+    alone = (
+        trt.LayerType.CONSTANT,
+        trt.LayerType.SHAPE,
+        trt.LayerType.QUANTIZE,
+        trt.LayerType.DEQUANTIZE,
+    )
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
-        outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
-        floats = layer.type not in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE) and all(
-            each.dtype == trt.float32 for each in outputs
-        )
-        if floats and any(part in layer.name for part in _FULL_PRECISION):
+        outputs = range(layer.num_outputs)
+        floats = all(layer.get_output(k).dtype == trt.float32 for k in outputs)
+        if floats and layer.type not in alone and any(part in layer.name for part in _FULL_PRECISION):
             layer.precision = trt.float32
+            for k in outputs:
+                layer.set_output_type(k, trt.float32)
 
 
-class _Pass:
-    """Runs one engine on random inputs that lie on the GPU."""
+class Pass:
+    """Runs one engine on random inputs that lie on the GPU. Close it to give its memory on the GPU back."""
 
     def __init__(self, trt: Any, engine: Any) -> None:  # noqa: ANN401
         self.cuda: Any = importlib.import_module("cuda.bindings.runtime")
         self.engine, self.context = engine, engine.create_execution_context()
         self.stream = self._checked(self.cuda.cudaStreamCreate())
+        self.events = [self._checked(self.cuda.cudaEventCreate()) for _ in range(2)]
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
         self.widths = {name: tuple(engine.get_tensor_shape(name))[1:] for name in names}
         self.inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -110,6 +124,14 @@ class _Pass:
         for _ in range(_SETS):
             sizes = {name: 4 * ROWS[-1] * int(np.prod(width)) for name, width in self.widths.items()}
             self.memory.append({name: self._checked(self.cuda.cudaMalloc(size)) for name, size in sizes.items()})
+
+    def close(self) -> None:
+        """Free inputs and outputs, events and stream."""
+        for address in (address for memory in self.memory for address in memory.values()):
+            self._checked(self.cuda.cudaFree(address))
+        for event in self.events:
+            self._checked(self.cuda.cudaEventDestroy(event))
+        self._checked(self.cuda.cudaStreamDestroy(self.stream))
 
     def median_ms(self, rows: int) -> float:
         """Median time of one pass between two CUDA events, in milliseconds."""
@@ -139,11 +161,12 @@ class _Pass:
         for name, address in memory.items():
             self.context.set_tensor_address(name, address)
         for name in self.inputs:
-            self.context.set_input_shape(name, (rows, *self.widths[name]))
-        start, end = (self._checked(self.cuda.cudaEventCreate()) for _ in range(2))
+            if not self.context.set_input_shape(name, (rows, *self.widths[name])):
+                raise RuntimeError(f"TensorRT refused {rows} rows of {name}; the engine's profile has 1 to {ROWS[-1]}")
+        start, end = self.events
         self._checked(self.cuda.cudaEventRecord(start, self.stream))
         if not self.context.execute_async_v3(int(self.stream)):
-            raise RuntimeError(f"TensorRT refused a batch of {rows} rows")
+            raise RuntimeError(f"TensorRT couldn't run a batch of {rows} rows; its log says why")
         self._checked(self.cuda.cudaEventRecord(end, self.stream))
         self._checked(self.cuda.cudaEventSynchronize(end))
         return float(self._checked(self.cuda.cudaEventElapsedTime(start, end)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.engines import FakeEngine, expected_forecasts
+from tests.helpers.faulty_cuda import FaultyCuda
+from tests.helpers.gpu_engines import FakeGpu, PlanFolder
 from tests.helpers.models import schema_for, tiny_model
+from tests.helpers.real_gpu import RealVersion, real_device
+from tests.helpers.simulated_cuda_parts import Error
 from worker.engine import Engine, Slot, Ticket
 from worker.errors import EngineError
 from worker.onnx_engine import OnnxEngine
+from worker.tensorrt_engine import TensorRtEngine
 
 INPUTS: Mapping[str, int | None] = {"sales": 30, "promo_next": 14, "price": None}
 HORIZON = 4
@@ -57,10 +62,40 @@ def overflow(_: Engine, slot: Slot) -> None:
     slot.columns["price"][0] = 2 * TOO_MUCH
 
 
+def on_fake_gpu(*, modern: bool, profiles: Sequence[tuple[int, int, int]], graph_rows: tuple[int, ...]) -> Kind:
+    """The engine for TensorRT, on a fake of CUDA and of TensorRT."""
+
+    def make(folder: Path) -> Engine:
+        gpu = FakeGpu(modern=modern)
+        version = PlanFolder(folder, INPUTS, HORIZON, QUANTILES, profiles=profiles, graph_rows=graph_rows)
+        return version.load(gpu, slots=SLOTS, max_rows=MAX_ROWS)
+
+    return Kind(make, spoil_event)
+
+
+def on_this_gpu(folder: Path) -> Engine:
+    """Real TensorRT; skipped where no GPU is."""
+    device = real_device()
+    version = RealVersion(folder, INPUTS, HORIZON, QUANTILES, profiles=((1, 8, MAX_ROWS),), graph_rows=(2, 8))
+    return version.load(device, slots=SLOTS, max_rows=MAX_ROWS)
+
+
+def spoil_event(engine: Engine, slot: Slot) -> None:
+    """Asking for the batch of this slot fails, by an error that leaves the GPU usable."""
+    assert isinstance(engine, TensorRtEngine)
+    api = engine._cuda._api
+    assert isinstance(api, FaultyCuda)
+    event = engine._lanes[slot.index].event
+    api.fail(Error.cudaErrorLaunchOutOfResources, name="cudaEventSynchronize", argument=event)
+
+
 KINDS = {
     "fake": fake(asynchronous=False),
     "fake-asynchronous": fake(asynchronous=True),
     "onnx": Kind(onnx_engine, overflow),
+    "tensorrt-8-on-fake-cuda": on_fake_gpu(modern=False, profiles=[(1, 8, MAX_ROWS)], graph_rows=()),
+    "tensorrt-10-on-fake-cuda": on_fake_gpu(modern=True, profiles=[(1, 2, 4), (6, 8, 64)], graph_rows=(2, 8)),
+    "tensorrt": Kind(on_this_gpu, spoil_event),
 }
 
 

@@ -30,3 +30,23 @@ def card_content(**changes: Any) -> dict[str, Any]:
         "accuracy": {"fp32": {"wape": 0.2, "wape_total": 0.1, "bias": -0.01, "pinball": 1.0, "rows": 10}},
     }
     return content | changes
+
+
+def plan_content(**changes: Any) -> dict[str, Any]:
+    """A plan for one GPU type by TensorRT 8.6.1, with `changes` on top."""
+    content: dict[str, Any] = {
+        "file": "plans/nvidia-h200-trt8.6.1-fp16-aaaaaaaaaaaa.plan",
+        "sha256": "a" * 64,
+        "size_bytes": 1000,
+        "graph_sha256": "b" * 64,
+        "precision": "fp16",
+        "runtime": "tensorrt",
+        "runtime_version": "8.6.1",
+        "compute_capabilities": ["9.0"],
+        "gpu": "NVIDIA H200",
+        "profiles": [{"min_rows": 1, "opt_rows": 8, "max_rows": 64}],
+        "cuda_graph_rows": [1, 8],
+        "relative_tolerance": 0.01,
+        "absolute_tolerance": 0.001,
+    }
+    return content | changes

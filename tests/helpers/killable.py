@@ -7,10 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
-from worker.__main__ import stop_signals, work
+from worker.__main__ import work
 from worker.compose import assembled
 from worker.logs import configure_logs
 from worker.settings import load_settings
+from worker.signals import stop_signals
 
 
 def main() -> None:

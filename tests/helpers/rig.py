@@ -12,17 +12,20 @@ import fastavro
 from schemas.load import Schema, load_schema
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine
+from tests.helpers.forecasting import forecasting
 from tests.helpers.memory import MemoryBroker, MemoryDelivery, MemorySource, Published
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.decode import Decoder
 from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
-from worker.engine import Engine, EngineSpec
+from worker.engine import EngineSpec
 from worker.framing import Framing, SingleObjectFraming
+from worker.guard_reference import Reference
 from worker.hotswap import EngineSlot
 from worker.loop import Timing, Worker
 from worker.pipeline import Pipeline, Probe
 from worker.publish import Publisher, Routing
+from worker.settings_guard import GuardSettings
 from worker.statistics import Tallies
 
 FEATURES: Schema = {
@@ -40,6 +43,8 @@ DEAD_LETTER = load_schema(None, "dead_letter")
 INPUTS = {"sales": 3}
 FRAMING = SingleObjectFraming([FEATURES, FORECAST, DEAD_LETTER])
 ROUTING = Routing(forecasts="out", dead_letters="dead", same_partitions=True, same_dead_letter_partitions=True)
+BACKUP_DIGEST = "bb" * 32
+STANDBY_DIGEST = "cc" * 32
 _PARSED = {id(schema): fastavro.parse_schema(dict(schema)) for schema in (FEATURES, FORECAST, DEAD_LETTER)}
 _PREFIX_BYTES = FRAMING.prefix_bytes
 
@@ -85,6 +90,10 @@ class Rig:
     probe: Probe = lambda _: None
     source_class: type[MemorySource] = MemorySource
     engine_class: type[FakeEngine] = FakeEngine
+    backup_class: type[FakeEngine] | None = None
+    standby_class: type[FakeEngine] | None = None
+    limits: GuardSettings = field(default_factory=GuardSettings)
+    references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.restart()
@@ -95,8 +104,16 @@ class Rig:
         self.engine = self.engine_class(
             INPUTS, max_rows=self.max_rows, slots=self.slots, asynchronous=self.asynchronous
         )
-        self.worker = self._worker(self.engine)
+        self.backup = self._other(self.backup_class, BACKUP_DIGEST)
+        self.standby = self._other(self.standby_class, STANDBY_DIGEST)
+        self.engines = EngineSlot(self.engine, self.backup)
+        self.worker = self._worker()
         self.worker.start()
+
+    def _other(self, of: type[FakeEngine] | None, digest: str) -> FakeEngine | None:
+        if of is None:
+            return None
+        return of(INPUTS, max_rows=self.max_rows, slots=self.slots, asynchronous=self.asynchronous, digest=digest)
 
     def settle(self, step: Callable[[], None] | None = None, steps: int = 200) -> None:
         """Call `step` (the worker's) until everything on the topic is committed; fails if `steps` calls don't do."""
@@ -107,7 +124,8 @@ class Rig:
                 if records
             ):
                 return
-            self.engine.finish()
+            for engine in filter(None, (self.engine, self.backup, self.standby)):
+                engine.finish()
             self.clock.advance(0.3)
             if step is None:
                 self.worker.step()
@@ -127,7 +145,7 @@ class Rig:
                 counts[int(str(content["partition"])), int(str(content["offset"]))] += 1
         return counts
 
-    def _worker(self, engine: Engine) -> Worker:
+    def _worker(self) -> Worker:
         tallies = Tallies()
         batcher = Batcher(max_rows=self.max_rows, linger_s=0.02, max_wait_s=0.5, coalesce=self.coalesce)
         echo_fields = echo_fields_of(FEATURES, FORECAST)
@@ -155,7 +173,15 @@ class Rig:
         breaker = Breaker(rejected_share=self.rejected_share, window_records=self.window_records)
         pipeline = Pipeline(
             batcher=batcher,
-            engines=EngineSlot(engine),
+            forecasting=forecasting(
+                self.engines,
+                tallies=tallies,
+                breaker=breaker,
+                clock=self.clock,
+                limits=self.limits,
+                references=self.references,
+                standby=self.standby,
+            ),
             publisher=publisher,
             breaker=breaker,
             delivery=self.delivery,

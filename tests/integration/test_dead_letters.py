@@ -30,7 +30,7 @@ def send(job: Job, messages: list[tuple[bytes | None, bytes | None, int, list[tu
     producer = Producer({"bootstrap.servers": job.bootstrap})
     for place, (name, value, partition, headers) in enumerate(messages):
         producer.produce(
-            job.source, value=value, key=name, partition=partition, headers=headers, timestamp=BASE_MS + place
+            job.source, value=value, key=name, partition=partition, headers=list(headers), timestamp=BASE_MS + place
         )
     assert producer.flush(30.0) == 0
 

@@ -41,9 +41,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def published(
-    kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> Job:
+def published(kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A worker has forecast every event, a product was delisted, and keys have two forecasts each."""
     names = ("contract-features", "contract-forecasts", "contract-letters")
     for name in names:
@@ -138,8 +136,8 @@ def test_kcat_gives_the_same_values(published: Job, registry: EmbeddedRegistry, 
         else:
             latest[name] = without_branches(json.loads(content))
     assert latest.keys() == expected.keys()
-    for name, content in latest.items():
-        assert content == {field: as_float32(value) for field, value in expected[name].items()}, name
+    for name, record in latest.items():
+        assert record == {field: as_float32(value) for field, value in expected[name].items()}, name
 
 
 def without_branches(content: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +217,11 @@ def test_key_partition_timestamp_and_headers_are_as_the_page_says(published: Job
         source = inputs[content["source_partition"], content["source_offset"]]
         assert (last.partition, last.timestamp_ms) == (source.partition, source.timestamp_ms)
     assert by_key[key(WITHDRAWN)][-1].value is None
-    for message in read_messages(published.bootstrap, published.forecasts):
-        headers = dict(message.headers() or [])
-        wanted = {"model", "model_version", "engine_digest", "precision", "source"} if message.value() else set()
+    for each in read_messages(published.bootstrap, published.forecasts):
+        headers = dict(each.headers() or [])
+        wanted = (
+            {"model", "model_version", "engine_digest", "precision", "source"} if each.value() is not None else set()
+        )
         assert headers.keys() == wanted
 
 

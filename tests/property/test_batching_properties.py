@@ -33,6 +33,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.unread: deque[Event] = deque()  # on the log, to be read (again)
         self.gathered: list[Event] = []
         self.arrived_s: list[float] = []
+        self.dropped: set[tuple[int, int]] = set()  # by making room
         self.sealed: list[Event] = []
         self.positions: Positions | None = None
 
@@ -67,6 +68,22 @@ class BatcherMachine(RuleBasedStateMachine):
         self.gathered += events
         self.arrived_s += [self.now_s] * count
 
+    @rule()
+    def make_room(self) -> None:
+        went_on = self.batcher.make_room()
+        if self.coalesce:
+            last = {(e.partition, e.sku): e for e in self.gathered if e.kind != "rejection"}
+            self.dropped |= {
+                (e.partition, e.offset)
+                for e in self.gathered
+                if e.kind != "rejection" and last[e.partition, e.sku] is not e
+            }
+        assert went_on is (self.coalesce and self.batcher.room >= self.max_rows / 8)
+
+    @property
+    def kept(self) -> list[Event]:
+        return [event for event in self.gathered if (event.partition, event.offset) not in self.dropped]
+
     @rule(ticks=st.integers(1, 4))
     def wait(self, ticks: int) -> None:
         self.now_s += ticks * TICK_S
@@ -93,7 +110,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert batch.slot is (open_slot if batch.rows else None)
         assert self.batcher.slot is (None if batch.rows else open_slot)
         self.sealed += self.gathered
-        self.gathered, self.arrived_s = [], []
+        self.gathered, self.arrived_s, self.dropped = [], [], set()
         if batch.slot is not None:
             self.engine.release(batch.slot)
             self.open()
@@ -104,7 +121,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert slot is not None
         self.engine.release(slot)
         self.unread.extendleft(reversed(self.gathered))
-        self.gathered, self.arrived_s = [], []
+        self.gathered, self.arrived_s, self.dropped = [], [], set()
         self.open()
 
     def check_outcomes(self, batch: Batch) -> None:
@@ -164,10 +181,10 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def knows_what_it_has(self) -> None:
-        rows = sum(event.kind == "row" for event in self.gathered)
+        rows = sum(event.kind == "row" for event in self.kept)
         assert self.batcher.empty is (not self.gathered)
         assert self.batcher.rows == rows
-        assert self.batcher.room == self.max_rows - max(rows, len(self.gathered) - rows)
+        assert self.batcher.room == self.max_rows - max(rows, len(self.kept) - rows)
         assert self.batcher.slot is not None
 
     @invariant()
@@ -186,8 +203,8 @@ class BatcherMachine(RuleBasedStateMachine):
     def expected_cut(self, *, idle: bool) -> CutReason | None:
         if not self.gathered:
             return None
-        rows = sum(event.kind == "row" for event in self.gathered)
-        if self.max_rows in {rows, len(self.gathered) - rows}:
+        rows = sum(event.kind == "row" for event in self.kept)
+        if self.max_rows in {rows, len(self.kept) - rows}:
             return CutReason.FULL
         waited_s = self.now_s - self.arrived_s[0]
         if waited_s >= self.max_wait_s:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from demo import __main__ as demo_main
+from demo import bakery
 from demo.broken import BrokenEvent
 from demo.events import EventWriter
 from demo.worker_process import toml
@@ -37,12 +39,20 @@ def test_all_good_events_come_once_and_broken_ones_of_each_kind_once() -> None:
     assert len(broken) == 11
 
 
-@pytest.mark.parametrize("days", ["0", "61", "x"])
-def test_days_that_cannot_be_judged_are_refused(days: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("days", ["0", "x"])
+def test_days_that_are_no_number_of_days_are_refused(days: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         demo_main.main(["--days", days])
     assert caught.value.code == 2
     assert "--days" in capsys.readouterr().err
+
+
+def test_days_that_the_model_was_trained_on_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bakery, "load", lambda: replace(made_series(days=80), name="bakery"))
+    assert demo_main.main(["--days", "61"]) == 2
+    assert "days to play: got 61" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_had_end_with_one_message(

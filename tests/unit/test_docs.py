@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import BEGIN, END, RESULTS, front_page_text
+from bench.report import BEGIN, END, RESULTS, front_page_text, guard_page_text
 from worker.cli import PROGRAM, build_parser
+from worker.guard import Rule
 from worker.settings import load_settings
+from worker.settings_guard import GuardSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -151,6 +154,20 @@ def test_every_module_of_the_worker_has_its_place_in_the_architecture() -> None:
         if not families.fullmatch(path.stem) and f"`worker/{path.name}`" not in text
     ]
     assert not missing
+
+
+def test_numbers_about_the_guard_are_those_that_were_measured_and_there_was_no_false_alarm() -> None:
+    page = text_of(ROOT / "docs" / "guard.md")
+    assert page.partition(BEGIN)[2].partition(END)[0].strip() == guard_page_text(RESULTS).strip()
+    result = json.loads((RESULTS / "guard.json").read_text(encoding="utf-8"))
+    assert result["every"] == 1
+    assert result["settings"] == GuardSettings().model_dump()
+    assert not any(stream["trips"] for data in result["data"].values() for stream in data["streams"].values())
+
+
+def test_every_rule_of_the_guard_is_explained() -> None:
+    for page in ("guard.md", "runbook.md"):
+        assert not [rule for rule in Rule if f"`{rule}`" not in text_of(ROOT / "docs" / page)]
 
 
 def test_numbers_on_the_front_page_are_those_that_were_measured() -> None:

@@ -7,24 +7,10 @@ from typing import Any
 import pytest
 
 from schemas.engine_card import CardError, EngineCard, load_card, parse_card, sha256_hex, write_card
-from tests.helpers.cards import card_content
+from tests.helpers.cards import card_content, plan_content
 
 MODELS = Path(__file__).parents[2] / "models"
-PLAN: dict[str, Any] = {
-    "file": "plans/h200-trt8.6.1-fp16.plan",
-    "sha256": "a" * 64,
-    "size_bytes": 1000,
-    "graph_sha256": "b" * 64,
-    "precision": "fp16",
-    "runtime": "tensorrt",
-    "runtime_version": "8.6.1",
-    "compute_capabilities": ["9.0"],
-    "gpu": "NVIDIA H200",
-    "profiles": [{"min_rows": 1, "opt_rows": 8, "max_rows": 64}],
-    "cuda_graph_rows": [1, 8],
-    "relative_tolerance": 0.01,
-    "absolute_tolerance": 0.001,
-}
+PLAN = plan_content(file="plans/h200-trt8.6.1-fp16.plan")
 GRAPHS = {"fp16": {"file": "graphs/fp16.onnx", "sha256": "b" * 64}}
 
 

@@ -11,13 +11,24 @@ PURE_NAMES = {
     "framing",
     "decode",
     "batching",
+    "batch_shapes",
     "breaker",
     "contract",
     "engine",
     "guard",
+    "guard_reference",
+    "guard_window",
+    "guard_watch",
+    "checked",
+    "decoders",
     "encode",
     "statistics",
     "errors",
+    "freshness",
+    "catching_up",
+    "replay_book",
+    "replay_keys",
+    "replay_fresher",
 }
 FORBIDDEN = {
     *("confluent_kafka", "tensorrt", "tensorrt_rtx", "cuda", "onnxruntime"),
@@ -101,15 +112,26 @@ def test_the_walk_sees_imports_of_every_form(tmp_path: Path) -> None:
     assert imported(path, "worker") == {"a.b", "c", "c.d", "worker", "worker.e", "worker.f", "worker.f.g", "time"}
 
 
+def workers_that_import(library: str) -> set[str]:
+    return {name for name in ALL if name.startswith("worker.") and library in {i.split(".")[0] for i in GRAPH[name]}}
+
+
 def test_confluent_kafka_and_the_engines_stay_in_their_files() -> None:
     """Who names a client or a runtime directly: the two seams and the composition root's helpers, nobody else."""
-    kafka = {
-        name
-        for name in ALL
-        if name.startswith("worker.") and "confluent_kafka" in {i.split(".")[0] for i in GRAPH[name]}
+    assert workers_that_import("onnxruntime") <= {"worker.onnx_engine"}
+    assert workers_that_import("cuda") == {"worker.cuda"}
+    assert workers_that_import("tensorrt") == {"worker.tensorrt_runtime"}
+    assert workers_that_import("tensorrt_rtx") == {"worker.tensorrt_runtime"}
+    assert not workers_that_import("confluent_kafka") & set(PURE)
+
+
+@pytest.mark.parametrize("module", ["worker.cuda", "worker.tensorrt_runtime"])
+def test_optional_libraries_are_imported_when_they_are_needed_only(module: str) -> None:
+    """So that a machine without a GPU can import everything."""
+    top = {
+        alias.name.split(".")[0] if isinstance(node, ast.Import) else (node.module or "").split(".")[0]
+        for node in ast.parse(ALL[module].read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
     }
-    runtime = {
-        name for name in ALL if name.startswith("worker.") and "onnxruntime" in {i.split(".")[0] for i in GRAPH[name]}
-    }
-    assert runtime <= {"worker.onnx_engine"}
-    assert not kafka & set(PURE)
+    assert not top & {"cuda", "tensorrt", "tensorrt_rtx"}

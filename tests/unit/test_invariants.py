@@ -58,13 +58,19 @@ def test_one_is_added_to_an_offset_in_one_place_only() -> None:
 
 
 def test_nobody_asks_the_consumer_for_its_position_or_stores_offsets() -> None:
-    assert {name: uses for name in TREES if (uses := found(attributes(TREES[name], ASKING)))} == {}
+    """But for a replay: where it stands says when it has passed its end, and nothing else; see the heads of both files."""
+    assert {name: uses for name in TREES if (uses := found(attributes(TREES[name], ASKING)))} == {
+        "replay_live": ["self._consumer.position"],
+        "replay_source": ["self._consumer.position"],
+    }
 
 
 def test_offsets_are_committed_by_the_transaction_only() -> None:
     commits = {name: found(attributes(TREES[name], frozenset({"commit"}))) for name in TREES}
     assert {name: uses for name, uses in commits.items() if uses} == {
         "pipeline": ["self._delivery.commit"],
+        "replay_delivery": ["self._delivery.commit", "self.commit"],
+        "replay_plan": ["book.commit"],
         "transaction": ["self._consumer.commit"],
     }
     assert {name for name in TREES if found(attributes(TREES[name], SPENDING))} == {"transaction"}
@@ -74,7 +80,14 @@ def test_positions_are_made_by_sealing_a_batch_and_by_joining_two() -> None:
     assert {name: len(calls) for name in TREES if (calls := found(made(TREES[name], "Positions")))} == {
         "batching": 1,
         "records": 1,
+        "replay_delivery": 1,  # of nothing: what is put back on the live topic stands for no record
+        "replay_plan": 1,  # of no record: where each partition of a replay starts
     }
+
+
+def test_what_is_published_was_checked() -> None:
+    """The publisher takes nothing but `Checked`, and only the file that asks the guard makes one."""
+    assert {name for name in TREES if found(made(TREES[name], "Checked"))} == {"forecasting"}
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_an_engine_error_leaves_the_step_and_abandoning_leaves_nothing_open(wher
     send(rig, 4)
     step(rig, times=2)
     assert rig.delivery.is_open
-    getattr(rig.engine, where).append(EngineError("row 3"))
+    getattr(rig.engine, where).extend(EngineError("row 3") for _ in range(9))
     send(rig, 4)
     with pytest.raises(EngineError, match="row 3"):
         step(rig, times=2)

@@ -38,6 +38,7 @@ def test_a_new_worker_shows_every_declared_series_that_can_be_known() -> None:
     assert found >= {metric.name for metric in METRICS if not metric.labels and metric.kind in {"counter", "gauge"}} - {
         "forecast_worker_since_poll_seconds",
         "forecast_worker_engine_max_rows",
+        "forecast_worker_keys_fresh_ratio",
     }
     assert "forecast_worker_since_poll_seconds" not in found
     assert "forecast_worker_engine_info" not in found

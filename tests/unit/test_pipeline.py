@@ -7,12 +7,13 @@ import pytest
 
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine
+from tests.helpers.forecasting import forecasting
 from tests.helpers.gathering import INPUTS, Event, Kind, gather
 from tests.helpers.memory import MemoryBroker, MemoryDelivery
 from worker.batching import Batch, Batcher, CutReason
 from worker.breaker import Breaker
+from worker.checked import Checked
 from worker.deadline import Deadline
-from worker.engine import Forecasts
 from worker.errors import AbortableError, EngineError, FatalDeliveryError, UnreachableError
 from worker.hotswap import EngineSlot
 from worker.pipeline import PROBES, Pipeline
@@ -38,14 +39,14 @@ class Notebook:
         self.reject: list[Sequence[Rejection]] = []
 
     def publish(
-        self, batch: Batch, forecasts: Forecasts | None, routing: Routing, deadline: Deadline
+        self, batch: Batch, checked: Checked | None, routing: Routing, deadline: Deadline
     ) -> Sequence[Rejection]:
         self.rows.append(batch.rows)
         self.routings.append(routing)
-        assert (forecasts is None) == (batch.rows == 0)
+        assert (checked is None) == (batch.rows == 0)
         if self.fail:
             raise self.fail.pop(0)
-        values = [] if forecasts is None else forecasts.values[:, 0, 0].tolist()
+        values = [] if checked is None else checked.parts[0].forecasts.values[:, 0, 0].tolist()
         self._delivery.produce(
             Outgoing(
                 topic=routing.forecasts,
@@ -77,7 +78,7 @@ class Bench:
         self.asked_routes = 0
         self.pipeline = Pipeline(
             batcher=self.batcher,
-            engines=self.engines,
+            forecasting=forecasting(self.engines, tallies=self.tallies, breaker=self.breaker, clock=self.clock),
             publisher=cast(Publisher, self.publisher),
             breaker=self.breaker,
             delivery=self.delivery,
@@ -362,7 +363,7 @@ def test_whoever_fails_the_slot_is_released_and_nothing_is_counted_as_done(bench
 
 
 def test_an_engine_that_fails_leaves_its_slot_free_and_the_others_in_order(bench: Bench) -> None:
-    bench.engine.fail_collect = [EngineError("row 7")]
+    bench.engine.fail_collect = [EngineError("row 7"), None, *(EngineError("row 7") for _ in range(9))]
     bench.submit(2)
     bench.submit(1)
     bench.engine.finish()

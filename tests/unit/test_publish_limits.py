@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
+from tests.helpers.engines import FakeEngine
 from tests.helpers.memory import MemoryBroker, Published
 from tests.helpers.rig import DEAD_LETTER, FRAMING, Rig, event, key, read
 from worker.batching import Batch, CutReason
-from worker.encode import MESSAGE_OVERHEAD_BYTES, DeadLetterEncoder, Provenance
+from worker.checked import Part
+from worker.encode import MESSAGE_OVERHEAD_BYTES, DeadLetterEncoder
+from worker.engine import Forecasts
 from worker.publish import MAX_TRACEPARENT_BYTES, _headers
 from worker.records import Positions, Reason, Record, Records, Rejection
 
@@ -132,7 +136,9 @@ def test_a_traceparent_that_is_none_isnt_passed_on(size_bytes: int, *, kept: boo
         arrived_s=0.0,
         origins=[(records, 0)],
     )
-    provenance = Provenance(model="m", model_version="1", engine_digest="d", precision="fp32", fallback_reason=None)
-    (headers,) = _headers(batch, provenance)
+    part = Part(
+        rows=None, forecasts=Forecasts(np.zeros((1, 3, 3), np.float32), FakeEngine({}).spec), fallback_reason=None
+    )
+    (headers,) = _headers(batch, part)
     assert ("traceparent" in dict(headers)) is kept
     assert "other" not in dict(headers)

@@ -58,7 +58,7 @@ def test_records_never_change() -> None:
 
 def test_reasons_are_their_own_labels() -> None:
     assert f"{Reason.UNKNOWN_SCHEMA}" == "unknown_schema_id"
-    assert len(Reason) == 12
+    assert len(Reason) == 13
 
 
 def positions(records: int = 1, **spans: tuple[int, int]) -> Positions:

@@ -202,3 +202,25 @@ def test_a_fixed_number_of_epochs_needs_no_validation() -> None:
     result = fit(forecaster("lstm", 1), windows(), config, end=60, seed=1, score=None, epochs=2)
     assert [each.epoch for each in result.history] == [1, 2]
     assert result.epoch == 2
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_compilers_with_symbolic_shapes_can_trace_it(kind: str) -> None:
+    """By the tracer alone: what the compiler makes of the trace needs a C++ compiler or a GPU."""
+    model = forecaster(kind, members=1)
+    whole = kind != "lstm"  # PyTorch's tracer leaves LSTMs to the library
+    compiled = torch.compile(model, dynamic=True, backend="aot_eager", fullgraph=whole)
+    with torch.inference_mode():
+        for rows in (1, 3, 64):
+            torch.testing.assert_close(compiled(fields(rows)), model(fields(rows)))
+
+
+def test_the_days_before_are_as_wide_as_named_whatever_the_input_claims() -> None:
+    """A slice from the end has a width that only its input knows; what is stacked must be known to fit without it."""
+    graph = torch.export.export(
+        forecaster("tsmixer", members=1),
+        (fields(3),),
+        dynamic_shapes=({name: {0: torch.export.Dim("rows")} for name in FEATURES.inputs},),
+    )
+    starts = [node.args for node in graph.graph.nodes if "slice" in str(node.target)]
+    assert all(all(not isinstance(part, int) or part >= 0 for part in args[1:]) for args in starts)

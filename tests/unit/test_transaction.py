@@ -427,3 +427,17 @@ def test_a_commit_that_does_not_pass_in_time_is_read_again(plain: Bench) -> None
         plain.commit()
     assert plain.consumer.commits == []
     assert plain.clock() == pytest.approx(1000.0 + BUDGET_S)
+
+
+def test_a_note_is_kept_with_each_offset_as_it_is_at_the_commit() -> None:
+    clock, notes = ManualClock(), {0: "first", 2: "second"}
+    producer = FakeProducer(clock)
+    delivery = Transaction(
+        producer.as_producer, lambda: "metadata", deadline=Deadline.after(1, clock), note=notes.__getitem__
+    )
+    notes[2] = "changed"
+    delivery.commit(POSITIONS, Deadline.after(1, clock))
+    assert [(place.partition, place.offset, place.metadata) for place in producer.offsets] == [
+        (0, 9, "first"),
+        (2, 5, "changed"),
+    ]

@@ -1,0 +1,223 @@
+"""TensorRT on this machine's GPU: time and memory of each precision, the engine against its bare plan, CUDA graphs.
+
+Needs a GPU with TensorRT, and a folder of graphs as `python -m demo.training precisions --out FOLDER` writes it. Three files go to
+--out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and a folder `version` that
+`python -m bench freshretailnet` runs a worker on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from bench.job import ROOT
+from bench.tensorrt_tables import tensorrt_lines
+from bench.tensorrt_version import PROFILE, BenchPlan, built, write_version
+from engine_build.device import runtime_api
+from engine_build.device_run import DeviceRunner
+from engine_build.measure import measure
+from engine_build.trt import NAMES, Library
+from engine_build.trt import load_library as builder_library
+from schemas.load import load_schema
+from worker.cuda import Cuda, load_cuda
+from worker.engine import Slot
+from worker.tensorrt_engine import TensorRtEngine
+from worker.tensorrt_lane import Layout
+from worker.tensorrt_load import Device, load_engine
+from worker.tensorrt_runtime import load_library
+
+MODELS: Final = ROOT / "models"
+PRIMARY: Final = "freshretailnet-transformer"
+ENGINE_ROWS: Final = 4096
+ENGINE_BATCHES: Final = 300
+GRAPH_ROWS: Final = (1, 8, 16, 32, 64)
+SINGLE_BATCHES: Final = 400
+SLOTS: Final = 3
+AIMS: Final = {"engine / bare": 0.9, "graph / plain": 1.3, "int8 / fp32 memory": 0.4}
+
+
+class Bench:
+    """A GPU with TensorRT, and what is measured on it."""
+
+    def __init__(self, library: Library, cuda: Cuda) -> None:
+        self.library = library
+        self.cuda = cuda
+        self.gpu = cuda.gpu()
+        self.device = Device(cuda=cuda, library=load_library(library.runtime.name))
+
+    def passes(self, plan: BenchPlan) -> Mapping[str, object]:
+        """One plan: times by batch size between events, memory, and how far its forecasts are from the reference."""
+        with DeviceRunner(self.library, runtime_api(), plan.content, PROFILE) as runner:
+            measured = measure(runner, plan.inputs, PROFILE)
+            found = runner.run(plan.inputs)
+        return {
+            "graph": plan.name,
+            "build_s": plan.build_s,
+            "ms_by_rows": {str(point.rows): point.median_s * 1e3 for point in measured.points},
+            "rows_per_s_by_rows": {str(point.rows): point.rows_per_s for point in measured.points},
+            "device_memory_bytes": measured.device_memory_bytes,
+            "difference": float(np.abs(found - plan.reference).sum() / plan.reference.sum()),
+        }
+
+    def engine_rates(self, plan: BenchPlan) -> Mapping[str, float]:
+        """Rows per second of the engine with its copies, of the bare plan back to back, and of the copies alone."""
+        with DeviceRunner(self.library, runtime_api(), plan.content, PROFILE) as runner:
+            for index in range(runner.sets):
+                runner.fill(index, {name: np.resize(v, (ENGINE_ROWS, *v.shape[1:])) for name, v in plan.inputs.items()})
+            runner.back_to_back_s(ENGINE_ROWS, 20)
+            bare_s = runner.back_to_back_s(ENGINE_ROWS, ENGINE_BATCHES)
+        with TemporaryDirectory() as folder:
+            engine = self._engine(Path(folder), plan, ())
+            try:
+                _flow(engine, plan, 20)
+                engine_s = _flow(engine, plan, ENGINE_BATCHES)
+                copies_s = self._copies_s(engine)
+            finally:
+                engine.close()
+        done = ENGINE_ROWS * ENGINE_BATCHES
+        return {"engine": done / engine_s, "bare": done / bare_s, "copies": done / copies_s}
+
+    def single_batches(self, plan: BenchPlan) -> Mapping[str, Mapping[str, float]]:
+        """Milliseconds from submit to result, copies included, of one batch at a time: by CUDA graph, and enqueued."""
+        found: dict[str, dict[str, float]] = {}
+        for kind, graph_rows in (("plain", ()), ("graph", GRAPH_ROWS)):
+            with TemporaryDirectory() as folder:
+                engine = self._engine(Path(folder), plan, graph_rows)
+                try:
+                    found[kind] = {str(rows): _single_ms(engine, plan, rows) for rows in GRAPH_ROWS}
+                finally:
+                    engine.close()
+        return found
+
+    def _engine(self, folder: Path, plan: BenchPlan, graph_rows: tuple[int, ...]) -> TensorRtEngine:
+        path, entry, card = write_version(folder, MODELS / plan.model, plan, self.library, self.gpu, graph_rows)
+        schema = load_schema(None, "sku_features")
+        return load_engine(path, entry, card, schema, self.device, slots=SLOTS, max_rows=ENGINE_ROWS)
+
+    def _copies_s(self, engine: TensorRtEngine) -> float:
+        """Seconds for the copies of all batches alone, both ways, in one stream."""
+        spec, cuda = engine.spec, self.cuda
+        layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), ENGINE_ROWS)
+        host, device = cuda.allocate_pinned(layout.size_bytes), cuda.allocate(layout.size_bytes)
+        stream = cuda.create_stream()
+
+        def copy(times: int) -> None:
+            for _ in range(times):
+                for field in layout.inputs:
+                    size = ENGINE_ROWS * field.row_bytes
+                    cuda.upload(device + field.offset, host + field.offset, size, stream)
+                out = layout.output
+                cuda.download(host + out.offset, device + out.offset, ENGINE_ROWS * out.row_bytes, stream)
+            cuda.synchronize(stream)
+
+        try:
+            copy(20)
+            return _seconds(lambda: copy(ENGINE_BATCHES))
+        finally:
+            cuda.destroy_stream(stream)
+            cuda.free(device)
+            cuda.free_pinned(host)
+
+
+def _flow(engine: TensorRtEngine, plan: BenchPlan, batches: int) -> float:
+    """Seconds for so many full batches, every slot in use, each result collected in its turn."""
+    slots = _filled(engine, plan, ENGINE_ROWS)
+
+    def run() -> None:
+        flights = [engine.submit(slot, ENGINE_ROWS) for slot in slots]
+        for _ in range(batches - len(slots)):
+            oldest = flights.pop(0)
+            engine.collect(oldest)
+            flights.append(engine.submit(oldest.slot, ENGINE_ROWS))
+        for flight in flights:
+            engine.collect(flight)
+
+    taken_s = _seconds(run)
+    for slot in slots:
+        engine.release(slot)
+    return taken_s
+
+
+def _single_ms(engine: TensorRtEngine, plan: BenchPlan, rows: int) -> float:
+    slots = _filled(engine, plan, rows)
+    times_s = [
+        _seconds(lambda: engine.collect(engine.submit(slots[turn % len(slots)], rows)))  # noqa: B023 - called at once
+        for turn in range(SINGLE_BATCHES)
+    ]
+    for slot in slots:
+        engine.release(slot)
+    return statistics.median(times_s[SINGLE_BATCHES // 4 :]) * 1e3
+
+
+def _filled(engine: TensorRtEngine, plan: BenchPlan, rows: int) -> list[Slot]:
+    """All slots of the engine, with other rows in each."""
+    slots: list[Slot] = []
+    while (slot := engine.acquire()) is not None:
+        for name, column in slot.columns.items():
+            values = np.roll(plan.inputs[name], len(slots), axis=0)
+            column[:rows] = np.resize(values, (rows, *values.shape[1:]))
+        slots.append(slot)
+    return slots
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    run()
+    return time.perf_counter() - began_s
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build, measure, write, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench tensorrt", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--graphs", type=Path, required=True, help="folder with <model>.<precision>.onnx and <model>.npz"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder (default %(default)s)")
+    parser.add_argument("--only", default=PRIMARY, help="part of the graphs' names (default %(default)s)")
+    given = parser.parse_args(arguments)
+    library = next((each for name in NAMES if (each := builder_library(name)) is not None), None)
+    if library is None:
+        print(
+            "bench tensorrt: got neither tensorrt nor tensorrt_rtx, expected one of them beside a GPU", file=sys.stderr
+        )
+        return 2
+    bench = Bench(library, load_cuda())
+    given.out.mkdir(parents=True, exist_ok=True)
+    lines: list[Mapping[str, object]] = []
+    result: dict[str, object] = {
+        "gpu": asdict(bench.gpu),
+        "runtime": str(library.runtime),
+        "aims": AIMS,
+        "passes": lines,
+    }
+    for graph in sorted(given.graphs.glob(f"*{given.only}*.onnx")):
+        plan = built(library, graph)
+        lines.append(bench.passes(plan))
+        print(f"{plan.name}: built in {plan.build_s:.0f} s", flush=True)
+        if plan.model == PRIMARY and plan.precision == "fp16":
+            result["rates"] = bench.engine_rates(plan)
+            result["single_ms"] = bench.single_batches(plan)
+            write_version(given.out / "version", MODELS / PRIMARY, plan, library, bench.gpu, GRAPH_ROWS)
+        # After each, so that a run that ends early leaves what it has.
+        _write(given.out / "tensorrt.json", result)
+        _write(given.out / "timing-tensorrt.json", {"tensorrt": library.runtime.version, "times": lines})
+    print("\n".join(["", *tensorrt_lines(result)]))
+    return 0 if lines else 1
+
+
+def _write(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

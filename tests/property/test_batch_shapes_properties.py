@@ -1,0 +1,45 @@
+"""Every batch fits the shape that it is run with."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.batch_shapes import FREE_ROWS, MAX_PADDING, BatchShapes, RowRange
+
+SIZES = st.integers(1, 300)
+RANGES = st.lists(st.tuples(SIZES, SIZES, SIZES).map(lambda t: RowRange(*sorted(t))), min_size=1, max_size=4)
+
+
+@given(RANGES, st.lists(SIZES, max_size=5), st.data())
+def test_a_shape_holds_the_batch_lies_in_its_profile_and_in_memory(
+    profiles: list[RowRange], graph_rows: list[int], data: st.DataObject
+) -> None:
+    largest = max(profile.max_rows for profile in profiles)
+    max_rows = data.draw(st.integers(1, largest))
+    shapes = BatchShapes(profiles, graph_rows, max_rows)
+    for rows in range(1, max_rows + 1):
+        shape = shapes.shape_for(rows)
+        profile = profiles[shape.profile]
+        assert rows <= shape.rows <= shapes.capacity_rows
+        assert profile.min_rows <= shape.rows <= profile.max_rows
+        assert shape.graph == (shape in shapes.graphs)
+        if shape.graph:
+            assert shape.rows in graph_rows
+            assert shape.rows <= max(MAX_PADDING * rows, FREE_ROWS)
+        else:
+            assert shape.rows in {rows, profile.min_rows}
+
+
+@given(RANGES, st.lists(SIZES, max_size=5), st.data())
+def test_warming_up_stays_in_profile_and_memory_and_leaves_no_profile_out(
+    profiles: list[RowRange], graph_rows: list[int], data: st.DataObject
+) -> None:
+    max_rows = data.draw(st.integers(1, max(profile.max_rows for profile in profiles)))
+    shapes = BatchShapes(profiles, graph_rows, max_rows)
+    used = {shapes.shape_for(rows).profile for rows in range(1, max_rows + 1)}
+    assert {shape.profile for shape in shapes.warm_up} == used
+    for shape in shapes.warm_up:
+        assert profiles[shape.profile].min_rows <= shape.rows <= profiles[shape.profile].max_rows
+        assert shape.rows <= shapes.capacity_rows
+        assert not shape.graph

@@ -1,0 +1,93 @@
+"""How many rows the GPU runs for a batch of so many: which profile, and whether a CUDA graph is there for it.       (pure)
+
+A batch may be run with more rows than it has, the rest zeroed: because every profile that is large enough begins higher, or
+because a graph of a listed size is launched faster than a batch of any size is enqueued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+MAX_PADDING: Final = 2
+"""A graph isn't used if it would run more than so many times the rows that are there ..."""
+
+FREE_ROWS: Final = 64
+"""... unless it has at most so many rows: up to there a batch takes as long as one row, launching its kernels."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowRange:
+    """Rows that a profile was built for: the fewest, those it was tuned for, the most."""
+
+    min_rows: int
+    opt_rows: int
+    max_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """profile: its index. rows: how many are run, the batch's and zeroed ones. graph: whether a CUDA graph is wanted."""
+
+    profile: int
+    rows: int
+    graph: bool
+
+
+class BatchShapes:
+    """The shapes that batches of 1 to `max_rows` rows are run with.
+
+    Args:
+        profiles: of the plan, by index.
+        graph_rows: batch sizes for which a CUDA graph is wanted; those that no profile takes or no batch needs are left out.
+        max_rows: the largest batch.
+
+    Raises `ValueError` if no profile takes `max_rows` rows.
+    """
+
+    def __init__(self, profiles: Sequence[RowRange], graph_rows: Sequence[int], max_rows: int) -> None:
+        largest = max((profile.max_rows for profile in profiles), default=0)
+        if max_rows > largest:
+            raise ValueError(f"batch rows: got {max_rows}, the plan's profiles take {largest} at most")
+        self._profiles = tuple(profiles)
+        self._graph_rows = sorted(rows for rows in set(graph_rows) if 1 <= rows <= largest)
+        self._by_rows = [self._find(rows) for rows in range(1, max_rows + 1)]
+
+    def shape_for(self, rows: int) -> Shape:
+        """How a batch of `rows` rows is run, 1 <= rows <= max_rows."""
+        return self._by_rows[rows - 1]
+
+    @property
+    def capacity_rows(self) -> int:
+        """Rows that the memory must have room for; at least the largest batch."""
+        return max(shape.rows for shape in self._by_rows)
+
+    @property
+    def graphs(self) -> tuple[Shape, ...]:
+        """The shapes that a graph is wanted for, smallest first."""
+        return tuple(sorted({shape for shape in self._by_rows if shape.graph}, key=lambda shape: shape.rows))
+
+    @property
+    def warm_up(self) -> tuple[Shape, ...]:
+        """Shapes without a graph, to be run once before serving: each profile in use at its fewest, tuned and most rows."""
+        most, wanted = self.capacity_rows, set()
+        for index in {shape.profile for shape in self._by_rows}:
+            profile = self._profiles[index]
+            for rows in (profile.min_rows, profile.opt_rows, profile.max_rows):
+                wanted.add(Shape(index, min(rows, most), graph=False))
+        return tuple(sorted(wanted, key=lambda shape: (shape.profile, shape.rows)))
+
+    def _find(self, rows: int) -> Shape:
+        graph = next((size for size in self._graph_rows if size >= rows), None)
+        if graph is not None and graph <= max(MAX_PADDING * rows, FREE_ROWS):
+            profile = self._profile_for(graph)
+            if self._profiles[profile].min_rows <= graph:
+                return Shape(profile, graph, graph=True)
+        profile = self._profile_for(rows)
+        return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
+
+    def _profile_for(self, rows: int) -> int:
+        """The profile that runs `rows` rows with the least padding; of several the one with the lowest maximum."""
+        fits = [(max(rows, p.min_rows), p.max_rows, i) for i, p in enumerate(self._profiles) if p.max_rows >= rows]
+        return min(fits)[2]

@@ -1,0 +1,197 @@
+"""The guard: holds every batch of forecasts against the rows' histories and the engine's reference.           (pure)
+
+`row_faults` finds rows that must not leave. The others return a `Trip` when the engine itself isn't to be trusted any
+more: `watch` by what many rows look like together, `replaced` by how many rows only another engine could forecast, `took` by
+how long it takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engine import Columns, EngineSpec
+from worker.guard import Fault, Rule, explosions, faults
+from worker.guard_reference import EDGES, Reference
+from worker.guard_window import REFERENCE_ROWS, Window, sample, stability_index
+from worker.settings_guard import GuardSettings
+
+BEYOND_USUAL = 1.5
+"""The drift index may be so many times what the card says was the most on its reference days: few series that share their
+holidays move together, and a window of them is never far from the next."""
+
+
+LEAST_PATTERN = 0.05
+"""Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """Why an engine isn't to be trusted any more. `detail` says got and expected, for a person."""
+
+    rule: Rule
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of the window: `what` it says, what it is, and the most that is allowed."""
+
+    rule: Rule
+    what: str
+    got: float
+    allowed: float
+
+
+class Guard:
+    """Judges the forecasts of one engine after the other.
+
+    Args:
+        limits: the settings.
+        references: engine digest -> what its forecasts usually look like. Without one, only the rules that need none hold.
+    """
+
+    def __init__(self, limits: GuardSettings, references: Mapping[str, Reference]) -> None:
+        self._limits = limits
+        self._references = dict(references)
+        self._engine: EngineSpec | None = None
+        self._window = Window(limits.window_rows)
+        self._before: NDArray[np.int64] | None = None
+        self._slow: deque[bool] = deque(maxlen=limits.latency_batches)
+        self._replaced: deque[tuple[int, int]] = deque()
+
+    def know(self, digest: str, reference: Reference) -> None:
+        """From now on, forecasts of the engine with this digest are held against `reference`."""
+        self._references[digest] = reference
+
+    def reference(self, spec: EngineSpec) -> Reference:
+        """What is known of an engine; an empty one if nothing is."""
+        return self._references.get(spec.digest, _UNKNOWN)
+
+    def row_faults(self, spec: EngineSpec, inputs: Columns, values: NDArray[np.float32]) -> dict[int, Fault]:
+        """Row -> what is wrong with its forecast. inputs: float32[rows or more, ...]; values: float32[rows, ...]."""
+        found = {fault.row: fault for fault in faults(values)}
+        history = self._history(spec, inputs, len(values))
+        if history is not None:
+            for fault in explosions(values, history, self._limits.explosion_factor, self._limits.least_sales):
+                found.setdefault(fault.row, fault)
+        return found
+
+    def watch(
+        self, spec: EngineSpec, inputs: Columns, values: NDArray[np.float32], without: Sequence[int] = ()
+    ) -> Trip | None:
+        """Take a batch into the window, but for the rows `without`, and judge the window. Arguments as in `row_faults`."""
+        self._turn_to(spec)
+        history, reference = self._history(spec, inputs, len(values)), self.reference(spec)
+        if history is None:
+            return None
+        middle = values[:, :, values.shape[2] // 2]
+        if without:
+            kept = np.delete(np.arange(len(values)), list(without))
+            middle, history = middle[kept], history[kept]
+        edges = EDGES if reference.edges is None else reference.edges
+        self._window.add(sample(middle, history, edges, self._limits.least_mean))
+        over = next((figure for figure in self.figures() if figure.got > figure.allowed), None)
+        if self._window.rows >= self._limits.window_rows:
+            self._before = None  # judged over a full window; from here on seasons would count as jumps
+        if over is None:
+            return None
+        rows = self._window.rows
+        return Trip(
+            over.rule, f"{over.what} {over.got:.3f} over the last {rows} rows, expected at most {over.allowed:.3f}"
+        )
+
+    def figures(self) -> list[Figure]:
+        """Every figure of the window as it is now; empty while it has too few rows."""
+        rows = self._window.rows
+        if rows < self._limits.least_rows:
+            return []
+        wider = max(1.0, sqrt(self._limits.full_rows / rows))  # as chance has it: less certain over fewer rows
+        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures()]
+
+    def replaced(self, spec: EngineSpec, rows: int, replaced: int) -> Trip | None:
+        """Of a batch of `rows` rows, so many had to be forecast by another engine, which could."""
+        self._turn_to(spec)
+        limits, window = self._limits, self._replaced
+        window.append((rows, replaced))
+        while sum(rows for rows, _ in window) - window[0][0] >= limits.window_rows:
+            window.popleft()
+        total, count = sum(rows for rows, _ in window), sum(count for _, count in window)
+        if count <= limits.fault_share * max(total, limits.least_rows):
+            return None
+        return Trip(
+            Rule.FAULT_SHARE,
+            f"only the backup could forecast {count} of the last {total} rows, expected at most {limits.fault_share:g} "
+            f"of {max(total, limits.least_rows)}",
+        )
+
+    def took(self, spec: EngineSpec, rows: int, engine_s: float) -> Trip | None:
+        """A batch of `rows` rows kept the engine busy for at least `engine_s` seconds."""
+        self._turn_to(spec)
+        reference = self.reference(spec)
+        if reference.latency_budget_s is None:
+            return None
+        budget_s = reference.latency_budget_s * max(1.0, rows / reference.budget_rows)
+        self._slow.append(engine_s > budget_s)
+        slow = sum(self._slow)
+        if 2 * slow <= self._limits.latency_batches:
+            return None
+        return Trip(
+            Rule.LATENCY,
+            f"{slow} of the last {len(self._slow)} batches took longer than the card's budget; the last one {engine_s:.4f} s, "
+            f"expected {budget_s:.4f} s",
+        )
+
+    def rolled_back(self) -> None:
+        """What was seen until now came from a version that isn't trusted: compare nothing with it."""
+        self._engine = None
+        self._start(before=None)
+
+    def _turn_to(self, spec: EngineSpec) -> None:
+        if self._engine is spec:
+            return
+        known = self._engine is not None and self._window.rows >= self._limits.least_rows
+        if self._engine is None or self._engine.digest != spec.digest:
+            self._start(before=self._window.bins.copy() if known else None)
+        self._engine = spec
+
+    def _start(self, *, before: NDArray[np.int64] | None) -> None:
+        self._before = before
+        self._window = Window(self._limits.window_rows)
+        self._slow.clear()
+        self._replaced.clear()
+
+    def _history(self, spec: EngineSpec, inputs: Columns, rows: int) -> NDArray[np.float32] | None:
+        """float32[rows, days] of the rows' own sales, if the card says which input that is."""
+        name = self.reference(spec).mean_of
+        column = None if name is None else inputs.get(name)
+        return None if column is None or column.ndim != 2 or rows == 0 else column[:rows]
+
+    def _figures(self) -> Iterator[Figure]:
+        """The cheapest first: the weekdays and the mean, then the distributions."""
+        window, limits = self._window, self._limits
+        known = Reference() if self._engine is None else self.reference(self._engine)
+        if known.shares is not None:
+            yield Figure(
+                Rule.SHIFT,
+                f"mean of log(forecast / recent mean) {window.mean:+.3f} is off the card's {known.mean:+.3f} by",
+                abs(window.mean - known.mean),
+                limits.shift,
+            )
+            index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
+            limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
+            yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
+        if window.own_lead >= LEAST_PATTERN:
+            lag = -window.weekday_lead
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+        if self._before is not None:
+            index = stability_index(window.bins, self._before.astype(np.float64))
+            yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
+
+
+_UNKNOWN = Reference()

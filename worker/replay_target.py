@@ -1,0 +1,123 @@
+"""The topics that a replay writes to: what is there is checked first, what is missing is made like the live ones.
+
+Checking and making are apart, so that a refused command leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource  # type: ignore[attr-defined] # untyped there
+from confluent_kafka.cimpl import NewTopic
+
+from worker.avro import Schema, fingerprint
+from worker.errors import ConfigurationError, UnreachableError
+from worker.registry import RegistrySchemas
+
+TIMEOUT_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What makes a topic: its width, its copies, and the settings that aren't the brokers' own."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+def shape_of(admin: AdminClient, topic: str) -> Shape | None:
+    """The topic's shape; None if there is none of that name. Raises `UnreachableError`."""
+    try:
+        found = admin.list_topics(timeout=TIMEOUT_S).topics.get(topic)
+        if found is None or found.error is not None:
+            return None
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        entries = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S)
+    except KafkaException as exception:
+        raise UnreachableError(f"asking for topic {topic}: {exception.args[0].str()}") from exception
+    own = {
+        name: entry.value
+        for name, entry in entries.items()
+        if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value and entry.value is not None
+    }
+    return Shape(
+        partitions=len(found.partitions),
+        replication=max((len(partition.replicas) for partition in found.partitions.values()), default=1),
+        config=own,
+    )
+
+
+def create_like(admin: AdminClient, topic: str, shape: Shape) -> None:
+    """Create `topic`. Raises `ConfigurationError` if the broker refuses."""
+    new = NewTopic(
+        topic,
+        num_partitions=shape.partitions,
+        replication_factor=shape.replication,
+        config=dict(shape.config),
+    )
+    try:
+        admin.create_topics([new], operation_timeout=TIMEOUT_S)[topic].result(TIMEOUT_S)
+    except KafkaException as exception:
+        raise ConfigurationError(
+            f"creating topic {topic}: {exception.args[0].str()}; create it by hand, with the settings of the live one, "
+            "or grant this principal CREATE"
+        ) from exception
+
+
+def first_value(consumer: Consumer, topic: str, partitions: int) -> bytes | None:
+    """The value of any committed record that `topic` has; None if it has none.
+
+    consumer: with `enable.partition.eof`, used for nothing else at the time. Raises `UnreachableError`.
+    """
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+    ended: set[int] = set()
+    try:
+        while len(ended) < partitions:
+            message = consumer.poll(TIMEOUT_S)
+            if message is None:
+                raise UnreachableError(f"reading {topic}: nothing came within {TIMEOUT_S:g} s; are its brokers up?")
+            value = message.value()
+            if message.error() is not None:
+                ended.add(int(message.partition() or 0))
+            elif value is not None:
+                return bytes(value)
+    except KafkaException as exception:
+        raise UnreachableError(f"reading {topic}: {exception.args[0].str()}") from exception
+    finally:
+        consumer.unassign()
+    return None
+
+
+def check_target(topic: str, value: bytes | None, prefix: bytes | None, *, begun: bool) -> None:
+    """Refuse a target that holds something else than this replay's forecasts.
+
+    value: of its first record, None if it is empty. prefix: what our forecasts start with; None if a registry numbers
+    schemas, where `check_subject` compares them. begun: the replay's name is known to the broker.
+    """
+    if value is None:
+        return
+    if prefix is not None and not value.startswith(prefix):
+        raise ConfigurationError(
+            f"topic {topic}: holds records of another schema: got one that starts with {value[: len(prefix)].hex()}, "
+            f"expected {prefix.hex()} (wire.forecast); choose another --name, or delete that topic"
+        )
+    if not begun:
+        raise ConfigurationError(
+            f"topic {topic}: holds records, but no progress is kept for this --name (brokers forget it after "
+            "offsets.retention.minutes, 7 days by default, or somebody else wrote them); expected an empty topic: choose "
+            "another --name, or delete the topic"
+        )
+
+
+def check_subject(registry: RegistrySchemas, topic: str, schema: Schema) -> None:
+    """Refuse a target whose registered schema isn't the one that would be written."""
+    found = registry.latest(f"{topic}-value")
+    if found is not None and fingerprint(found) != fingerprint(schema):
+        raise ConfigurationError(
+            f"topic {topic}: its subject {topic}-value has another schema: got fingerprint {fingerprint(found).hex()}, "
+            f"expected {fingerprint(schema).hex()} (wire.forecast); choose another --name, or delete topic and subject"
+        )

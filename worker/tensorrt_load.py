@@ -1,0 +1,284 @@
+"""Makes a `TensorRtEngine` from a plan's file, or nothing: whatever step fails, all that was made before it is freed.
+
+Order of making, which is the reverse of freeing: plan, page-locked memory, device memory, stream, events, contexts, graphs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from schemas.engine_card import EngineCard, Plan
+from worker.batch_shapes import BatchShapes, Shape
+from worker.contract import check_output, inputs_of
+from worker.cuda import MIB, Cuda
+from worker.deadline import Clock
+from worker.engine import EngineSpec
+from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
+from worker.tensorrt_engine import TensorRtEngine
+from worker.tensorrt_lane import ALIGNMENT_BYTES, Lane, Layout
+from worker.tensorrt_runtime import LoadedPlan, PlanContext, PlanRefusedError, TensorRtLibrary
+
+log = structlog.get_logger(__name__)
+
+
+class PlanMisfitError(ContractError):
+    """TensorRT refuses a plan whose bytes are what the card says: it was built for something else."""
+
+
+REBUILD: Final = "build the plan anew for this GPU and this TensorRT with `engine-build build`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What an engine is loaded with: the GPU, the TensorRT that loads the plan, and how to wait (see `TensorRtEngine`)."""
+
+    cuda: Cuda
+    library: TensorRtLibrary
+    clock: Clock = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+
+def load_engine(
+    path: Path,
+    plan: Plan,
+    card: EngineCard,
+    schema: Mapping[str, Any],
+    device: Device,
+    *,
+    slots: int,
+    max_rows: int,
+) -> TensorRtEngine:
+    """Load the plan in `path` and hold it against its card and the feature schema; run every shape once.
+
+    Args:
+        path: the plan's file.
+        plan: what the card says of it.
+        card: says model, version, horizon and quantiles.
+        schema: the feature schema whose fields are the model's inputs.
+        device: where it runs.
+        slots: batches whose memory may be in use at once, the one being filled among them.
+        max_rows: rows per batch; memory is allocated for them.
+
+    Raises `ContractError` when file, card and schema don't agree, `PlanMisfitError` when TensorRT refuses the plan,
+    `OutOfDeviceMemoryError` when it doesn't fit into the GPU's memory, `EngineError` when a call to the GPU fails.
+    """
+    content = _checked_bytes(path, plan)
+    with ExitStack() as cleanup:
+        assembly = _Assembly(device.cuda, cleanup)
+        try:
+            loaded = device.library.load(content)
+        except PlanRefusedError as error:
+            raise PlanMisfitError(_refusal(path, plan, device, error)) from error
+        except OutOfDeviceMemoryError as error:
+            raise OutOfDeviceMemoryError(f"{path}: {error}{_free_memory(device.cuda)}") from error
+        del content  # as large as the plan, and no longer needed
+        assembly.keep(loaded.close)
+        spec = _spec(path, loaded, plan, card, schema, max_rows)
+        shapes = _shapes(path, loaded, plan, max_rows)
+        lanes, stream = assembly.lanes(loaded, spec, shapes, slots)
+        return TensorRtEngine(
+            spec,
+            cuda=device.cuda,
+            lanes=lanes,
+            shapes=shapes,
+            stream=stream,
+            resources=cleanup.pop_all(),
+            clock=device.clock,
+            pause=device.pause,
+        )
+
+
+class _Assembly:
+    """Makes the parts on the GPU, and has `cleanup` free them."""
+
+    def __init__(self, cuda: Cuda, cleanup: ExitStack) -> None:
+        self._cuda = cuda
+        self._cleanup = cleanup
+        self._shareable = True
+
+    def keep(self, free: Callable[..., None], *arguments: int) -> None:
+        """Free it when its time comes. What can't be freed is logged, and the rest is freed all the same."""
+        self._cleanup.callback(_freed, free, *arguments)
+
+    def lanes(
+        self, loaded: LoadedPlan, spec: EngineSpec, shapes: BatchShapes, count: int
+    ) -> tuple[tuple[Lane, ...], int]:
+        """Lanes that have run every shape once, and their stream."""
+        cuda, rows = self._cuda, shapes.capacity_rows
+        layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), rows)
+        scratch_bytes = max(loaded.scratch_bytes, ALIGNMENT_BYTES)
+        hosts = [self._made(cuda.allocate_pinned, cuda.free_pinned, layout.size_bytes) for _ in range(count)]
+        devices = [self._made(self._allocate, cuda.free, layout.size_bytes) for _ in range(count)]
+        scratch = self._made(self._allocate, cuda.free, scratch_bytes)
+        stream = self._made(cuda.create_stream, cuda.destroy_stream)
+        events = [self._made(cuda.create_event, cuda.destroy_event) for _ in range(count)]
+        lanes = tuple(
+            Lane(cuda, layout, host=h, device=d, stream=stream, event=e, index=i, max_rows=spec.max_rows)
+            for i, (h, d, e) in enumerate(zip(hosts, devices, events, strict=True))
+        )
+
+        def new_context(profile: int) -> PlanContext:
+            context = loaded.context(profile, scratch=scratch, scratch_bytes=scratch_bytes, stream=stream)
+            self.keep(context.close)
+            return context
+
+        try:
+            self._prepare(lanes, shapes, new_context, stream)
+        except EngineError:
+            self._settle(stream)
+            raise
+        return lanes, stream
+
+    def _prepare(
+        self, lanes: tuple[Lane, ...], shapes: BatchShapes, new_context: Callable[[int], PlanContext], stream: int
+    ) -> None:
+        """Contexts, a first run of every shape, graphs."""
+        for profile in sorted({shape.profile for shape in shapes.warm_up}):
+            first = new_context(profile)
+            lanes[0].use(profile, first)
+            for lane in lanes[1:]:
+                lane.use(profile, self._another(new_context, profile) or first)
+        for lane in lanes:
+            for shape in shapes.warm_up:
+                lane.start(shape.rows, shape)
+            self._cuda.synchronize(stream)
+        for lane in lanes:
+            for shape in shapes.graphs:
+                self._capture(lane, shape, new_context, stream)
+
+    def _another(self, new_context: Callable[[int], PlanContext], profile: int) -> PlanContext | None:
+        """One more context on a profile that has one; None if the plan doesn't allow that."""
+        if not self._shareable:
+            return None
+        try:
+            return new_context(profile)
+        except (FatalEngineError, OutOfDeviceMemoryError):
+            raise
+        except EngineError as error:
+            # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
+            self._cuda.raise_pending("making a second context")
+            self._shareable = False
+            log.warning(
+                "the plan allows one context per profile: slots share it, without CUDA graphs", error=str(error)
+            )
+            return None
+
+    def _capture(self, lane: Lane, shape: Shape, new_context: Callable[[int], PlanContext], stream: int) -> None:
+        """A graph of one shape for one lane, in a context of its own; without one if TensorRT can't be captured here."""
+        context = self._another(new_context, shape.profile)
+        if context is None:
+            return
+        try:
+            graph = lane.capture(context, shape.rows)
+        except (FatalEngineError, OutOfDeviceMemoryError):
+            raise
+        except EngineError as error:
+            self._cuda.synchronize(stream)
+            log.warning("no CUDA graph for this batch size: it can't be captured", rows=shape.rows, error=str(error))
+            return
+        try:
+            executable = self._made(lambda: self._cuda.instantiate(graph), self._cuda.destroy_executable)
+        finally:
+            _freed(self._cuda.destroy_graph, graph)
+        lane.replay(shape.rows, executable)
+        lane.start(shape.rows, shape)
+        self._cuda.synchronize(stream)
+
+    def _allocate(self, size_bytes: int) -> int:
+        try:
+            return self._cuda.allocate(size_bytes)
+        except OutOfDeviceMemoryError as error:
+            raise OutOfDeviceMemoryError(
+                f"{size_bytes / MIB:,.1f} MiB of device memory can't be had: {error}; lower engine.slots or batching.max_rows, "
+                "use a plan with a smaller profile, or take other work off this GPU"
+            ) from error
+
+    def _made(self, make: Callable[..., int], free: Callable[[int], None], *arguments: int) -> int:
+        made = make(*arguments)
+        self.keep(free, made)
+        return made
+
+    def _settle(self, stream: int) -> None:
+        """Nothing may be freed under the GPU's hands."""
+        try:
+            self._cuda.synchronize(stream)
+        except EngineError as error:
+            log.warning("the GPU's last work failed while an engine was loaded", error=str(error))
+
+
+def _freed(free: Callable[..., None], *arguments: int) -> None:
+    try:
+        free(*arguments)
+    except EngineError as error:
+        log.warning("couldn't free something of the GPU", error=str(error))
+
+
+def _checked_bytes(path: Path, plan: Plan) -> bytes:
+    """The plan's bytes. A plan is code: nothing but the bytes that the card names is handed to TensorRT."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ContractError(
+            f"{path}: can't be read: {error.strerror}; the version isn't complete, publish it again"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != plan.sha256:
+        raise ContractError(
+            f"{path}: sha256 is {digest} ({len(content):,} bytes), its card says {plan.sha256} ({plan.size_bytes:,} bytes); "
+            "the file is damaged or was replaced: publish it again"
+        )
+    return content
+
+
+def _refusal(path: Path, plan: Plan, device: Device, error: PlanRefusedError) -> str:
+    gpu = device.cuda.gpu()
+    return (
+        f"{path}: TensorRT refuses the plan on {gpu.name} (compute capability {gpu.compute_capability}): {error}; the card says it "
+        f"was built by {plan.runtime} {plan.runtime_version} for {', '.join(plan.compute_capabilities)}; {REBUILD}"
+    )
+
+
+def _free_memory(cuda: Cuda) -> str:
+    memory = cuda.memory()
+    return (
+        f"; {memory.free_bytes / MIB:,.1f} of {memory.total_bytes / MIB:,.1f} MiB device memory are free: take other work off "
+        "this GPU, or use a plan with a smaller profile or precision"
+    )
+
+
+def _spec(
+    path: Path, loaded: LoadedPlan, plan: Plan, card: EngineCard, schema: Mapping[str, Any], max_rows: int
+) -> EngineSpec:
+    tensors = loaded.tensors
+    try:
+        inputs = inputs_of(tensors.inputs, schema)
+        check_output(tensors.outputs, card.horizon, card.quantiles)
+    except ContractError as error:
+        raise ContractError(f"{path}: {error}") from error
+    return EngineSpec(
+        inputs=inputs,
+        horizon=card.horizon,
+        quantiles=card.quantiles,
+        max_rows=max_rows,
+        model=card.model,
+        version=card.version,
+        precision=plan.precision,
+        digest=plan.sha256,
+    )
+
+
+def _shapes(path: Path, loaded: LoadedPlan, plan: Plan, max_rows: int) -> BatchShapes:
+    try:
+        return BatchShapes(loaded.profiles, plan.cuda_graph_rows, max_rows)
+    except ValueError as error:
+        raise ContractError(
+            f"{path}: {error}; lower batching.max_rows, or build the plan with a larger profile"
+        ) from error
