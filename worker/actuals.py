@@ -47,6 +47,8 @@ class Actuals:
         """One cell for each element. days: since 1970. What isn't finite is left out."""
         codes = np.fromiter((self._codes.setdefault(key, len(self._codes)) for key in keys), np.int64, len(keys))
         kept = np.isfinite(sales) & (np.abs(days) < _DATE_SHIFT)
+        if not kept.any():
+            return
         self._pending.append((_places(codes, days)[kept], sales[kept]))
         self._pending_cells += int(kept.sum())
         if self._pending_cells > _PENDING_CELLS:

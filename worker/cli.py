@@ -1,11 +1,11 @@
-"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it."""
+"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it.       (pure)"""
 
 from __future__ import annotations
 
 import argparse
 from importlib.metadata import PackageNotFoundError, version
 
-from worker import dead_letters_command, diff_command
+from worker import dead_letters_options, diff_options
 from worker.options import add_settings_options
 from worker.replay_options import add_replay_parser
 
@@ -88,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("list", "print the topics, as declared and as they are on the broker"),
     ):
         add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
-    diff_command.add_parser(commands)
-    dead_letters_command.add_parser(commands)
+    diff_options.add_parser(commands)
+    dead_letters_options.add_parser(commands)
     add_settings_options(add_replay_parser(commands))
     return parser
 
