@@ -26,7 +26,7 @@ PAGES = sorted(
 )
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "pip"})
+OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "kcat", "pip"})
 VARIABLES = frozenset({"ARGS", "DATA", "PYTHON", "VENV"})
 
 
