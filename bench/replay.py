@@ -49,7 +49,7 @@ BROKER = {"log.cleaner.backoff.ms": "500"}
 START_UP_S = 6.0
 KILLS = 10
 KILL_RATE_PER_S = 6000
-ROUNDS = 4
+ROUNDS = 6
 LIVE_RATE_PER_S = 500
 REPLAY_RATE_PER_S = 2000
 LIVE_SECONDS = 15.0
@@ -80,11 +80,11 @@ class Setting:
             "log": {"level": "warning", "format": "text"},
         }
 
-    def replays(self, live: str, **replay: object) -> Replays:
-        """Runs replays of what `live` reads. `replay`: settings of that section; its defaults else."""
-        folder = self.directory / live
-        folder.mkdir()
-        return Replays(self.settings(live) | {"replay": replay}, folder)
+    def replays(self, live: str, folder: str = "", **replay: object) -> Replays:
+        """Runs replays of what `live` reads. `folder`: for its files, below ours; `replay`: settings of that section."""
+        place = self.directory / (folder or live)
+        place.mkdir()
+        return Replays(self.settings(live) | {"replay": replay}, place)
 
     def committed(self, group: str) -> Mapping[int, int]:
         """The group's offsets."""
@@ -170,42 +170,61 @@ def measure_once(setting: Setting, expected: Sequence[Place]) -> Mapping[str, ob
 
 
 def measure_rate(kafka: EmbeddedKafka, setting: Setting, records: int, rounds: int) -> Mapping[str, object]:
-    """Live path and replay over the same topic, in turns, `rounds` times. The first round warms and isn't counted."""
-    live_per_s, replay_per_s, loads = [], [], []
+    """Live path and replay over the same topic, in turns, `rounds` times. The first round warms and isn't counted.
+
+    The replay runs twice a round: committing as often as a replay does by default, and as often as the live path.
+    """
+    loads: list[float] = []
+    rates: dict[str, list[float]] = {"live": [], "replay": [], "equal": []}
     for number in range(rounds + 1):
         loads.append(load_average())
         name = f"rate{number}"
         for topic in (f"forecasts-{name}", f"letters-{name}"):
             kafka.create_topic(topic, PARTITIONS)
-        job = Job(
-            bootstrap_servers=setting.servers,
-            input_topic=setting.topic,
-            output_topic=f"forecasts-{name}",
-            dead_letter_topic=f"letters-{name}",
-            group=name,
-            writer_schema=",".join(setting.writer_schemas),
-            events=records,
-            engine="light",
-            commit_interval_s=COMMIT_INTERVAL_S,
-        )
-        replays, rate = setting.replays(name), "records_per_s"
-        if number % 2:  # who is second finds the log in the page cache
-            replay_per_s.append(float(replays.finish("before")["run"][rate]))
-        live = run_contender("bench.worker_run", job)
-        if not number % 2:
-            committed = setting.committed(name)
-            replay_per_s.append(float(replays.finish("after")["run"][rate]))
-            if setting.committed(name) != committed:
-                raise ContenderError(f"the live group's offsets changed: {committed} -> {setting.committed(name)}")
-        live_per_s.append(live.events / live.seconds)
-    ratios = [replay / live for replay, live in zip(replay_per_s[1:], live_per_s[1:], strict=True)]
+        order = [*rates]
+        first = number % len(
+            order
+        )  # who comes later finds the log in the page cache, so everybody is first now and then
+        for kind in order[first:] + order[:first]:
+            if kind == "live":
+                job = _live_job(setting, name, records)
+                outcome = run_contender("bench.worker_run", job)
+                rates[kind].append(outcome.events / outcome.seconds)
+                committed = setting.committed(name)
+            else:
+                every = {} if kind == "replay" else {"commit_interval_s": COMMIT_INTERVAL_S}
+                replays = setting.replays(name, folder=f"{name}-{kind}", **every)
+                rates[kind].append(float(replays.finish(kind)["run"]["records_per_s"]))
+        if first == 0 and setting.committed(name) != committed:
+            raise ContenderError(f"the live group's offsets changed: {committed} -> {setting.committed(name)}")
+    counted = {kind: values[1:] for kind, values in rates.items()}
+    ratios = {
+        kind: [replay / live for replay, live in zip(counted[kind], counted["live"], strict=True)]
+        for kind in ("replay", "equal")
+    }
     return {
         "load": loads,
-        "live_rows_per_s": spread(live_per_s[1:]),
-        "replay_rows_per_s": spread(replay_per_s[1:]),
-        "replay_to_live": spread(ratios),
+        "live_rows_per_s": spread(counted["live"]),
+        "replay_rows_per_s": spread(counted["replay"]),
+        "equal_rows_per_s": spread(counted["equal"]),
+        "replay_to_live": spread(ratios["replay"]),
+        "equal_to_live": spread(ratios["equal"]),
         "live_offsets": "unchanged",
     }
+
+
+def _live_job(setting: Setting, name: str, records: int) -> Job:
+    return Job(
+        bootstrap_servers=setting.servers,
+        input_topic=setting.topic,
+        output_topic=f"forecasts-{name}",
+        dead_letter_topic=f"letters-{name}",
+        group=name,
+        writer_schema=",".join(setting.writer_schemas),
+        events=records,
+        engine="light",
+        commit_interval_s=COMMIT_INTERVAL_S,
+    )
 
 
 def measure_to_live(setting: Setting) -> Mapping[str, object]:

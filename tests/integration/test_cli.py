@@ -154,22 +154,23 @@ def test_a_wrong_command_shows_the_usage() -> None:
 
 
 def test_topics_are_created_once_and_listed(kafka: EmbeddedKafka, tmp_path: Path) -> None:
-    names = ("cli-events", "cli-forecasts", "cli-letters")
+    names = ("cli-events", "cli-forecasts", "cli-letters", "cli-control", "cli-states")
     config = written(
         tmp_path,
         kafka={"bootstrap.servers": kafka.bootstrap_servers},
         input={"topic": names[0]},
         output={"topic": names[1], "dead_letter_topic": names[2]},
+        fleet={"control_topic": names[3], "state_topic": names[4]},
     )
     before, created, again, after = (
         run_command("topics", action, "--config", config) for action in ("list", "create", "create", "list")
     )
     assert [ended.code for ended in (before, created, again, after)] == [0] * 4
     assert len(before.output.splitlines()) == len(load_topics()) == len(names)
-    for name in names:
-        assert f"{name}: missing, declared with 12 partitions" in before.output
+    for name, topic in zip(names, load_topics().values(), strict=True):
+        assert f"{name}: missing, declared with {topic.partitions} partitions" in before.output
         assert f"{name}: created\n" in created.output
-        assert f"{name}: exists, 12 partitions" in again.output
+        assert f"{name}: exists, {topic.partitions} partitions" in again.output
     assert "created" not in again.output
     assert after.output == again.output
 
