@@ -1,4 +1,4 @@
-"""`python -m bench [throughput|memory|latency|profile|guard|replay|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench import (
     guard,
     latency,
     memory,
+    precision,
     profile_worker,
     replay,
     report,
@@ -23,6 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "memory": memory.main,
     "latency": latency.main,
     "profile": profile_worker.main,
+    "precision": precision.main,
     "guard": guard.main,
     "tensorrt": tensorrt.main,
     "events": event_file.main,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from demo.series import SeriesSet
-from demo.training.precision import write_int8
+from engine_build.precision import write_int8
 from schemas.engine_card import CARD_NAME, load_card
 from worker.engine import EngineSpec
 from worker.guard_reference import Reference, reference_of

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from demo import bakery, evaluation, freshretailnet, report
+from demo import backtest, backtest_report, bakery, evaluation, freshretailnet, report
 from demo.artifacts import ArtifactError
 from demo.bakery import DataUnavailableError
 from demo.broken import OVERSIZE_BYTES, BrokenEvent, broken_events, mixed, schema_without
@@ -30,14 +31,19 @@ from demo.events import Event, EventWriter
 from demo.java import JavaError
 from demo.jvm import ServerError
 from demo.kafka import EmbeddedKafka
+from demo.ordering import propose_orders
 from demo.play import Collector, PlayError, Progress, Sender, Topics, input_positions, play
 from demo.reference import REFERENCE_MODELS, DaysError
+from demo.replenishment import Wiring
 from demo.series import SeriesSet
 from demo.worker_process import HistogramSamples, WorkerFailedError, WorkerProcess, histograms
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.topics import load_topics
 
 Value = TypeVar("Value")
+
+PERISHABLE: Final = frozenset({"bakery"})
+"""Data sets whose goods are baked to order for one day: what ordering by the forecasts would have brought is worked out."""
 
 SHORT_DAYS: Final = {"bakery": 10, "freshretailnet": 1}
 
@@ -140,6 +146,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             result = _play(
                 bars, kafka.bootstrap_servers, worker, series, writer, as_of_dates, model, stop=not options.keep
             )
+            if series.name in PERISHABLE:
+                result = _step(bars, "orders", lambda: _ordered(kafka, result))
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(report.render(result), encoding="utf-8")
         _print(console, result, options.report)
@@ -194,6 +202,14 @@ def _play(
         batch_rows=batch_rows,
         stages=stages,
     )
+
+
+def _ordered(kafka: EmbeddedKafka, result: report.DemoResult) -> report.DemoResult:
+    """The result with order proposals for the last evening, and with what ordering on all evenings would have brought."""
+    wiring = Wiring(bootstrap_servers=kafka.bootstrap_servers, forecasts=_TOPICS.forecasts)
+    proposals = propose_orders(kafka, wiring, result.series, result.as_of_dates[-1], _PARTITIONS)
+    found = backtest.run(result.series, result.as_of_dates, result.forecasts)
+    return replace(result, proposals=proposals, backtest=found)
 
 
 def _play_on(
@@ -276,6 +292,12 @@ def _print(console: Console, result: report.DemoResult, path: Path) -> None:
         accuracy.add_row(entry.name, f"{entry.daily:.3f}", f"{entry.total:.3f}")
     console.print(accuracy)
     console.print(report.judged(result), highlight=False)
+    if result.backtest is not None:
+        ordering = Table(*backtest_report.COLUMNS, title=backtest_report.TITLE)
+        for row in backtest_report.rows(result.backtest):
+            ordering.add_row(*row)
+        console.print(ordering)
+        console.print(backtest_report.notes(result.backtest)[0], highlight=False)
     console.print(f"report: {path}", highlight=False)
 
 

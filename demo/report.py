@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from demo import charts
+from demo import backtest_report, charts
+from demo.backtest import Backtest
 from demo.evaluation import Errors, Outcomes
 from demo.series import HORIZON_DAYS, FloatArray, SeriesSet
 from demo.worker_process import HistogramSamples
@@ -33,7 +34,8 @@ class DemoResult:
     """All that a run of the demo found out.
 
     forecasts: float32[dates, series, 14, 3], NaN where there is none. seconds: from the first event sent to the last
-    outcome read. batch_rows, stages: the worker's own metrics, empty if it had none.
+    outcome read. batch_rows, stages: the worker's own metrics, empty if it had none. backtest: of ordering, where the goods
+    are perishable and sold the next day. proposals: order proposals on the topic, if any were made.
     """
 
     series: SeriesSet
@@ -45,6 +47,8 @@ class DemoResult:
     model: str
     batch_rows: HistogramSamples | None
     stages: Mapping[str, HistogramSamples]
+    backtest: Backtest | None = None
+    proposals: int | None = None
 
     @property
     def rows_per_s(self) -> float:
@@ -69,6 +73,8 @@ def summary(result: DemoResult) -> list[tuple[str, str]]:
         histogram = result.batch_rows
         mean = histogram.total / histogram.count
         rows.append(("batches", f"{histogram.count:,} of {mean:,.0f} rows on average"))
+    if result.proposals is not None:
+        rows.append(("order proposals", f"{result.proposals:,}"))
     return rows
 
 
@@ -111,6 +117,7 @@ def render(result: DemoResult) -> str:
         section("Run", table(("", ""), summary(result), head=False)),
         section("Accuracy of the next 14 days", _accuracy(result) + _reasons(result.outcomes)),
         *(figure(*each) for each in figures),
+        *_ordering(result.backtest),
         section("Machine and versions", table(("", ""), environment(), head=False)),
         "</div>",
         f"<footer>Data: {escape(SOURCES.get(result.series.name, result.series.name))}</footer>",
@@ -178,3 +185,14 @@ def _accuracy(result: DemoResult) -> str:
 
 def _day(as_of: int) -> str:
     return str(np.datetime64(int(as_of), "D"))
+
+
+def _ordering(backtest: Backtest | None) -> list[str]:
+    if backtest is None:
+        return []
+    notes = "".join(f"<p>{escape(note)}</p>" for note in backtest_report.notes(backtest))
+    results = table(backtest_report.COLUMNS, backtest_report.rows(backtest))
+    return [
+        f'<section class="wide"><h2>{backtest_report.TITLE}</h2>{results}{notes}</section>',
+        figure("wide", "Waste against demand served", backtest_report.chart(backtest)),
+    ]

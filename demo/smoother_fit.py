@@ -13,6 +13,8 @@ from demo.events import single_object_header
 from demo.series import HORIZON_DAYS, FloatArray, SeriesSet
 from demo.smoother import INPUTS, QUANTILES, Constants, forecast, median_and_spread
 from demo.smoother_graph import graph_of
+from schemas import accuracy
+from schemas.accuracy import rounded
 from schemas.engine_card import (
     CARD_NAME,
     Accuracy,
@@ -156,18 +158,8 @@ def _card(name: str, constants: Constants, known: Windows, test: Windows, digest
 
 
 def accuracy_of(forecasts: FloatArray, actual: FloatArray) -> Accuracy:
-    """Errors of quantile forecasts float32[rows, 14, 3] against float32[rows, 14]."""
-    middle = forecasts[:, :, 1].astype(np.float64)
-    sold = float(actual.sum(dtype=np.float64))
-    errors = actual[:, :, None] - forecasts.astype(np.float64)
-    levels = np.array(QUANTILES)
-    return Accuracy(
-        wape=round(float(np.abs(middle - actual).sum()) / sold, 4),
-        wape_total=round(float(np.abs(middle.sum(axis=1) - actual.sum(axis=1)).sum()) / sold, 4),
-        bias=round(float((middle - actual).sum()) / sold, 4),
-        pinball=round(float(np.maximum(levels * errors, (levels - 1) * errors).mean()), 4),
-        rows=len(actual),
-    )
+    """Errors of quantile forecasts float32[rows, 14, 3] against float32[rows, 14], as a card holds them."""
+    return rounded(accuracy.accuracy_of(forecasts, actual, QUANTILES))
 
 
 def histogram_of(forecasts: FloatArray, sales: FloatArray) -> OutputHistogram:

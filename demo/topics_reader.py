@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
-import fastavro
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from demo.evaluation import DeadLetterRecord, ForecastRecord
+from demo.single_object import SingleObject
 from schemas.load import load_schema
 
 _BATCH: Final = 5000
-_HEADER_BYTES: Final = 10
 
 
 class TopicReader:
@@ -61,7 +59,7 @@ def read_until_quiet(reader: TopicReader, quiet_s: float) -> Iterator[Message]:
 
 def forecast_decoder() -> Callable[[bytes], ForecastRecord]:
     """Decodes the value of a forecast in single-object encoding, by fastavro."""
-    content = _content_of("sku_forecast")
+    content = SingleObject(load_schema(None, "sku_forecast")).decode
 
     def decode(value: bytes) -> ForecastRecord:
         record = content(value)
@@ -78,31 +76,10 @@ def forecast_decoder() -> Callable[[bytes], ForecastRecord]:
 
 def dead_letter_decoder() -> Callable[[bytes], DeadLetterRecord]:
     """Decodes the value of a dead letter in single-object encoding, by fastavro."""
-    content = _content_of("dead_letter")
+    content = SingleObject(load_schema(None, "dead_letter")).decode
 
     def decode(value: bytes) -> DeadLetterRecord:
         record = content(value)
         return DeadLetterRecord(source=(record["partition"], record["offset"]), reason=record["reason"])
 
     return decode
-
-
-def _content_of(name: str) -> Callable[[bytes], dict[str, Any]]:
-    """Reads values of the packaged schema `name` as fastavro does, but dates as numbers."""
-    schema = fastavro.parse_schema(_plain_dates(dict(load_schema(None, name))))
-
-    def content(value: bytes) -> dict[str, Any]:
-        record = fastavro.schemaless_reader(io.BytesIO(value[_HEADER_BYTES:]), schema, None)
-        assert isinstance(record, dict)  # noqa: S101 - the schema is a record
-        return record
-
-    return content
-
-
-def _plain_dates(schema: object) -> Any:  # noqa: ANN401 - an Avro schema is a str, a list or a dict
-    """Without logical types: dates stay numbers of days."""
-    if isinstance(schema, dict):
-        return {key: _plain_dates(value) for key, value in schema.items() if key != "logicalType"}
-    if isinstance(schema, list):
-        return [_plain_dates(value) for value in schema]
-    return schema

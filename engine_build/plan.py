@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError, ProofError
@@ -27,6 +27,12 @@ class GraphBytes:
     content: bytes
     sha256: str
     calibration_sha256: str | None = None
+
+    @classmethod
+    def of(cls, precision: Precision, content: bytes, *, calibration_sha256: str | None = None) -> Self:
+        """The graph in `content`, with its digest."""
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(precision=precision, content=content, sha256=digest, calibration_sha256=calibration_sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

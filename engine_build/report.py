@@ -28,7 +28,7 @@ def report_of(
     decision: Decision,
     *,
     accuracy: Mapping[Precision, Accuracy],
-    graphs: Mapping[str, Any],
+    graphs: Mapping[Precision, Any],
     calibration: Mapping[str, Any] | None,
     made_at: str,
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it.       (pure)"""
+"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import PackageNotFoundError, version
 
 from worker import dead_letters_options, diff_options
+from worker.models_options import add_models_parser
 from worker.options import add_settings_options
 from worker.replay_options import add_replay_parser
 
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("list", "print the topics, as declared and as they are on the broker"),
     ):
         add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
+    add_models_parser(commands)
     diff_options.add_parser(commands)
     dead_letters_options.add_parser(commands)
     add_settings_options(add_replay_parser(commands))

@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
-from schemas.load import Schema, load_schema
+from schemas.load import Schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
+from worker.compose_models import is_watched, watched_engines
+from worker.compose_wire import Contracts, codecs, contracts
 from worker.deadline import Deadline
-from worker.decode import Decoder, Decodes
-from worker.decoders import Decoders
-from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
+from worker.decode import Decodes
 from worker.engine import Engine, EngineSpec
 from worker.errors import ContractError, FatalDeliveryError, UnreachableError
 from worker.forecasting import Forecasting
-from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
 from worker.freshness import Freshness
 from worker.guard_reference import reference_of
 from worker.guard_watch import Guard
@@ -33,7 +33,6 @@ from worker.pipeline import Pipeline, Probe
 from worker.plan_loading import Model, load_model, load_onnx
 from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
-from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource, Source
 from worker.standby import StandBy
@@ -60,42 +59,6 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contracts:
-    """The three schemas and how messages of each are framed. `close` ends what the framing holds open."""
-
-    features: Schema
-    forecast: Schema
-    dead_letter: Schema
-    framing: Framing
-    close: Callable[[], None] = lambda: None
-
-
-def contracts(settings: Settings) -> Contracts:
-    """Load the schemas. With Confluent framing, also ask the registry for (or register) the output schemas' ids.
-
-    Raises `SchemaError` if a file is wrong, `ContractError` if the registry refuses a schema, `UnreachableError` if it
-    can't be asked.
-    """
-    wire = settings.wire
-    features = load_schema(wire.features, "sku_features")
-    forecast = load_schema(wire.forecast, "sku_forecast")
-    dead_letter = load_schema(wire.dead_letter, "dead_letter")
-    if wire.framing == "single_object":
-        others = [load_schema(path, path.name) for path in wire.writer_schemas]
-        framing: Framing = SingleObjectFraming([features, *others, forecast, dead_letter])
-        return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
-    registry = registry_of(settings)
-    try:
-        framing = _confluent_framing(settings, registry, forecast, dead_letter)
-    except BaseException:
-        registry.close()
-        raise
-    return Contracts(
-        features=features, forecast=forecast, dead_letter=dead_letter, framing=framing, close=registry.close
-    )
-
-
 def load_engine(settings: Settings, features: Schema) -> Engine:
     """The engine that `engine.model` names, held against its card and the feature schema.
 
@@ -107,22 +70,45 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 def load_engines(settings: Settings, features: Schema) -> EngineSlot:
     """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
     serving = load_engine(settings, features)
-    if settings.engine.backup is None:
-        return EngineSlot(serving)
-    backup = _loaded(settings, settings.engine.backup, features)
-    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.spec.inputs.items()}
-    if extra:
-        raise ContractError(
-            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
-            f"{serving.spec.model} {serving.spec.version} doesn't; a backup computes the same rows again, so its inputs must be "
-            "among the model's"
-        )
-    return EngineSlot(serving, backup)
+    return EngineSlot(serving, load_backup(settings, features, serving.spec))
 
 
 def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
     model, card = find_model(path)
     return load_model(settings, model, card, features)
+
+
+def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> Engine | None:
+    """The engine that `engine.backup` names, None if it names none. Raises as `load_engine` does."""
+    if settings.engine.backup is None:
+        return None
+    backup = _loaded(settings, settings.engine.backup, features)
+    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.inputs.items()}
+    if extra:
+        backup.close()
+        raise ContractError(
+            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
+            f"{serving.model} {serving.version} doesn't; a backup computes the same rows again, so its inputs must be "
+            "among the model's"
+        )
+    return backup
+
+
+@contextmanager
+def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[EngineSlot]:
+    """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
+    if is_watched(settings):
+        backup = partial(load_backup, settings, features)
+        with watched_engines(
+            settings, lambda m, card: load_model(settings, m, card, features), backup, probe
+        ) as watched:
+            yield watched
+        return
+    engines = load_engines(settings, features)
+    try:
+        yield engines
+    finally:
+        engines.close()
 
 
 @contextmanager
@@ -135,8 +121,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     with ExitStack() as cleanup:
         contract = contracts(settings)
         cleanup.callback(contract.close)
-        engines = load_engines(settings, contract.features)
-        cleanup.callback(engines.close)
+        engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
         standby = standby_of(settings, contract, engines.serving, cleanup)
         computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
@@ -171,7 +156,9 @@ def standby_of(settings: Settings, contract: Contracts, engine: Engine, cleanup:
 
 def _guard(settings: Settings, engines: EngineSlot) -> Guard:
     """A guard that knows what each of the engines usually gives."""
-    card_of = {settings.engine.model: engines.serving, settings.engine.backup: engines.backup}
+    card_of = {settings.engine.backup: engines.backup}
+    if not engines.fitted:  # else each version brings its own reference
+        card_of[settings.engine.model] = engines.serving
     guard = Guard(settings.guard, {})
     for path, engine in card_of.items():
         if path is not None and engine is not None:
@@ -201,7 +188,7 @@ def worker_of(
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
     batching, limits, engines = settings.batching, settings.breaker, computing.engines
-    encode, decoder, dead_letters = _codecs(settings, contract)
+    encode, decoder, dead_letters = codecs(settings, contract)
     tallies = Tallies()
     tallies.engine(engines.serving.spec)
     tallies.backup(None if engines.backup is None else engines.backup.spec)
@@ -275,60 +262,6 @@ def _timing(settings: Settings) -> Timing:
         revoke_budget_s=settings.delivery.revoke_budget_s,
         schema_retry_s=settings.registry.retry_after_s,
     )
-
-
-def _codecs(
-    settings: Settings, contract: Contracts
-) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoders, DeadLetterEncoder]:
-    """What turns values into rows and forecasts into values."""
-    echo_fields = echo_fields_of(contract.features, contract.forecast)
-    prefix = contract.framing.prefix_for(contract.forecast)
-
-    def encoder(engine: EngineSpec) -> ForecastEncoder:
-        return ForecastEncoder(
-            schema=contract.forecast,
-            prefix=prefix,
-            echo_fields=echo_fields,
-            quantiles=engine.quantiles,
-            horizon=engine.horizon,
-        )
-
-    def decoder(inputs: Mapping[str, int | None]) -> Decoder:
-        return Decoder(
-            reader_schema=contract.features,
-            inputs=inputs,
-            key_fields=settings.wire.key_fields,
-            echo_fields=echo_fields,
-            framing=contract.framing,
-            max_value_bytes=settings.input.max_value_bytes,
-        )
-
-    dead_letters = DeadLetterEncoder(
-        contract.dead_letter,
-        contract.framing.prefix_for(contract.dead_letter),
-        max_value_bytes=settings.input.max_value_bytes,
-        max_message_bytes=max_message_bytes(settings),
-    )
-    return encoder, Decoders(decoder), dead_letters
-
-
-def registry_of(settings: Settings) -> RegistrySchemas:
-    """The client of the registry that the settings name. Doesn't connect yet; whoever asks for it closes it."""
-    auth = settings.registry
-    return RegistrySchemas(
-        url=auth.url or "",
-        timeout_s=auth.timeout_s,
-        basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
-        ca_location=None if auth.ca_location is None else str(auth.ca_location),
-    )
-
-
-def _confluent_framing(settings: Settings, registry: RegistrySchemas, forecast: Schema, dead_letter: Schema) -> Framing:
-    """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
-    id_of = registry.register if settings.registry.auto_register else registry.find
-    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
-    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
-    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
 def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:

@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas.load import Schema
 from worker.clients import consumer_config, made
-from worker.compose import Computing, contracts, load_engines, standby_of, transaction, worker_of
+from worker.compose import Computing, load_engines, standby_of, transaction, worker_of
+from worker.compose_wire import contracts
 from worker.decode import Decodes
 from worker.framing import Framing
 from worker.logs import kafka_logger
@@ -59,6 +60,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
     partitions = shares(list(plan.pages), request.workers)[number]
     with ExitStack() as cleanup:
         contract = contracts(own)
+        cleanup.callback(contract.close)
         engines = load_engines(own, contract.features)
         cleanup.callback(engines.close)
         standby = standby_of(own, contract, engines.serving, cleanup)

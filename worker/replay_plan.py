@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from schemas.load import Schema, load_schema
 from schemas.model_store import current_name, is_store, is_version_name, open_version
 from worker.clients import consumer_config, made
-from worker.compose import contracts, load_engine, registry_of, transaction
+from worker.compose import load_engine, transaction
+from worker.compose_wire import contracts, registry_of
 from worker.deadline import Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.framing import SingleObjectFraming
@@ -121,7 +122,7 @@ class Planner:
         """Write what the plan needs: topics, schemas, and the book, in a transaction. The plan, as it is in the book."""
         self._create_topics()
         settings = replay_settings(self._settings, self._request, plan.model, "book")
-        contracts(settings)  # registers the schemas, where there is a registry
+        contracts(settings).close()  # registers the schemas, where there is a registry
         book = transaction(settings, self._reader.consumer_group_metadata, unwatched, lambda p: plan.pages[p].note())
         try:
             entries = read_book(self._reader, self._topic, self._there())  # somebody may have been faster

@@ -19,9 +19,9 @@ from demo.training.export import run_onnx
 from demo.training.forecasts import read_baselines, save_arrays, write_baselines
 from demo.training.metrics import report, summary
 from demo.training.outcomes import outcome
-from demo.training.precision import write_fp16, write_int8
 from demo.training.tasks import Task
 from demo.training.windows import Windows
+from engine_build.precision import write_fp16, write_int8
 from schemas.engine_card import Precision
 
 VERSION: Final = "1"
@@ -107,8 +107,9 @@ def _by_precision(
             "fp16": Path(scratch) / "fp16.onnx",
             "int8": Path(scratch) / "int8.onnx",
         }
-        write_fp16(model, files["fp16"])
-        write_int8(model, files["int8"], calibration_samples(task, data, windows))
+        samples = calibration_samples(task, data, windows)
+        write_fp16(model, files["fp16"], samples)
+        write_int8(model, files["int8"], samples)
         return {
             kind: np.stack(
                 [
@@ -130,7 +131,7 @@ def write_precisions(tasks: Sequence[Task], models: Path, out: Path) -> None:
         for name in task.recipes:
             model, stem = models / f"{task.name}-{name}" / "model.onnx", f"{task.name}-{name}"
             shutil.copyfile(model, out / f"{stem}.fp32.onnx")
-            write_fp16(model, out / f"{stem}.fp16.onnx")
+            write_fp16(model, out / f"{stem}.fp16.onnx", samples)
             write_int8(model, out / f"{stem}.int8.onnx", samples)
             some = {field: values[:_COMPARED] for field, values in samples.items()}
             save_arrays(out / f"{stem}.npz", {"forecast": run_onnx(model, some), **some})

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.series import FloatArray
+from schemas.accuracy import bias, pinball_losses, wape
 
 LEVELS: Final = (0.1, 0.5, 0.9)
 TOPS: Final = (100, 1000, 5000)
@@ -52,22 +53,9 @@ class Outcome:
         )
 
 
-def wape(forecast: FloatArray, actual: FloatArray) -> float:
-    """Sum of absolute errors / sum of actual sales; NaN if nothing was sold."""
-    total = float(actual.sum(dtype=np.float64))
-    return float(np.abs(forecast - actual).sum(dtype=np.float64)) / total if total else float("nan")
-
-
-def bias(forecast: FloatArray, actual: FloatArray) -> float:
-    """Sum of errors / sum of actual sales; above 0: forecast too high. NaN if nothing was sold."""
-    total = float(actual.sum(dtype=np.float64))
-    return float((forecast - actual).sum(dtype=np.float64)) / total if total else float("nan")
-
-
 def pinball(forecast: FloatArray, actual: FloatArray, level: float) -> float:
     """Weighted pinball loss of one quantile: twice the summed loss over the summed sales."""
-    error = actual - forecast
-    loss = np.maximum(level * error, (level - 1.0) * error).sum(dtype=np.float64)
+    loss = pinball_losses(forecast, actual, level).sum()
     return 2.0 * float(loss) / float(actual.sum(dtype=np.float64))
 
 

@@ -21,8 +21,18 @@ def test_six_days_are_forecast_exactly_once_and_reported(tmp_path: Path, capsys:
     # 105 series x 6 days: enough for one broken event of every kind among the good ones.
     assert demo_main.main(["--days", "6", "--report", str(path)]) == 0
     printed = capsys.readouterr().out
-    for expected in ("641", "630", "lost", "duplicates", "wrong_length 1", "seasonal naive"):
+    for expected in (
+        "641",
+        "630",
+        "lost",
+        "duplicates",
+        "wrong_length 1",
+        "seasonal naive",
+        "105",
+        "perfect foresight",
+    ):
         assert expected in printed
     text = path.read_text()
     assert "none lost, none twice" in text
-    assert text.count("<svg") == 5
+    assert "Waste against demand served" in text
+    assert text.count("<svg") == 6

@@ -34,8 +34,8 @@ NUMBER = (DAY - dt.date(1970, 1, 1)).days
 def test_the_last_word_on_each_day_counts(parts: list[list[tuple[bytes, int, float]]], as_of: int, days: int) -> None:
     found, expected = Actuals(), {}
     for part in parts:
-        days_of = np.array([day for _, day, _ in part], np.int64)
-        found.add([key for key, _, _ in part], days_of, np.array([sales for _, _, sales in part], np.float32))
+        dates, sales = [day for _, day, _ in part], [value for *_, value in part]
+        found.add([key for key, *_ in part], np.array(dates, np.int64), np.array(sales, np.float32))
         expected.update({(key, day): value for key, day, value in part})
     assert len(found) == len(expected)
     looked_up = found.of([b"a", b"unknown", b"c"], np.array([as_of] * 3, np.int64), days)

@@ -10,8 +10,12 @@ from worker.errors import ContractError
 def test_limits_are_those_of_pythons_calendar() -> None:
     epoch = dt.date(1970, 1, 1)
     assert LIMITS["date"] == ((dt.date.min - epoch).days, (dt.date.max - epoch).days)
-    start = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - compared with others without a zone
-    micros = tuple((edge - start) // dt.timedelta(microseconds=1) for edge in (dt.datetime.min, dt.datetime.max))
+    start = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    edges = [
+        dt.datetime.combine(dt.date.min, dt.time.min, dt.UTC),
+        dt.datetime.combine(dt.date.max, dt.time.max, dt.UTC),
+    ]
+    micros = tuple((edge - start) // dt.timedelta(microseconds=1) for edge in edges)
     assert LIMITS["timestamp-micros"] == micros
     assert LIMITS["timestamp-millis"] == tuple(edge // 1000 for edge in micros)
 

@@ -209,5 +209,5 @@ def test_a_topic_is_created_once(cluster: Cluster) -> None:
     admin(cluster).creation = failing(kafka_error(KafkaError.TOPIC_ALREADY_EXISTS))
     assert not cluster.ensure_topic("new", {})
     admin(cluster).creation = failing(kafka_error(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    with pytest.raises(ConfigurationError, match="creating topic new: .* create it with one partition and a=b"):
+    with pytest.raises(ConfigurationError, match=r"creating topic new: .* create it with one partition and a=b"):
         cluster.ensure_topic("new", {"a": "b"})

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demo.training.metrics import Outcome, bias, breakdown, pinball, report, summary, wape
+from demo.training.metrics import Outcome, breakdown, pinball, report, summary
+from schemas.accuracy import bias, wape
 
 
 def made(origins: int = 2, series: int = 6) -> Outcome:

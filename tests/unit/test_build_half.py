@@ -6,7 +6,9 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from demo.training.half import half_precision
+from engine_build.half import half_precision
+
+REGION = {"/network/MatMul", "/network/Relu"}
 
 
 def made() -> ModelProto:
@@ -38,7 +40,7 @@ def run(model: ModelProto, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_only_the_region_becomes_half_and_inputs_and_outputs_stay_float() -> None:
-    half = half_precision(made(), lambda name: name.startswith("/network/"))
+    half = half_precision(made(), REGION)
     kinds = {each.name: each.data_type for each in half.graph.initializer}
     assert kinds == {"tiny": TensorProto.FLOAT, "weights_half": TensorProto.FLOAT16}
     assert [each.type.tensor_type.elem_type for each in (*half.graph.input, *half.graph.output)] == [
@@ -49,7 +51,7 @@ def test_only_the_region_becomes_half_and_inputs_and_outputs_stay_float() -> Non
 
 def test_values_too_large_for_half_precision_pass_by_the_region() -> None:
     x = np.array([[1e6, 2e6, 3e6, 4e6]], dtype=np.float32)
-    whole, half = run(made(), x), run(half_precision(made(), lambda name: name.startswith("/network/")), x)
+    whole, half = run(made(), x), run(half_precision(made(), REGION), x)
     np.testing.assert_allclose(half, whole, rtol=1e-3)
     assert (half >= x).all()
 
@@ -57,5 +59,5 @@ def test_values_too_large_for_half_precision_pass_by_the_region() -> None:
 def test_the_source_is_left_alone() -> None:
     source = made()
     before = source.SerializeToString()
-    half_precision(source, lambda name: name.startswith("/network/"))
+    half_precision(source, REGION)
     assert source.SerializeToString() == before

@@ -1,0 +1,49 @@
+"""`--explain`: what a build would do, and why, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from engine_build.choice import MIN_GAIN
+from engine_build.graph import Graph
+from engine_build.plan import PlanOrder, Site
+from engine_build.prove import proof_sizes, tolerance_of
+from schemas.engine_card import Precision
+from schemas.model_store import Version
+
+
+def explained(
+    graph: Graph, site: Site, order: PlanOrder, precisions: Sequence[Precision], published: Version | None
+) -> Iterator[str]:
+    """The sentences, in the order of the work."""
+    card, (profile, *_) = order.card, order.profiles
+    yield f"model: {graph.path}, {graph.nodes:,} nodes, opset {graph.opset}; it fits the feature schema"
+    yield f"publishes to: {card.model} version {card.version}" + (
+        ", which is new" if published is None else ", which is there: plans are added, its graphs are used again"
+    )
+    yield f"precisions: {', '.join(precisions)}" + (
+        ""
+        if "int8" in precisions
+        else "; no INT8, for which --calibration rows are needed or another precision was named"
+    )
+    where = site.gpu.name if site.gpu is not None and site.on_device else "absent GPUs"
+    yield f"builds with: {site.library.runtime} for {where}, compute capability {', '.join(site.capabilities)}"
+    rows = f"{profile.min_rows} : {profile.opt_rows} : {profile.max_rows}"
+    yield f"batch sizes: {rows} rows; CUDA graphs for {list(order.cuda_graph_rows) or 'none'}"
+    if not site.library.has_progress:
+        yield "progress: this TensorRT doesn't tell how far it is; the elapsed time is shown"
+    if order.timing_cache is not None:
+        used = site.library.has_timing_cache
+        yield f"timing cache: {order.timing_cache.name if used else 'none, this library times nothing while building'}"
+    for precision in precisions:
+        tolerance = tolerance_of(precision, card, order.golden)
+        yield (
+            f"{precision} may differ from FP32 by {tolerance.relative:g} of a value and {tolerance.absolute:.3g} more, "
+            f"in sum by {tolerance.summed:.1%}"
+        )
+    if site.on_device:
+        yield f"proves: on this GPU, {order.golden.rows} golden rows at {list(proof_sizes(profile))} rows, and with other rows beside them"
+        yield f"chooses: the fastest that passes; a lower precision must be {MIN_GAIN:.0%} faster than a higher one"
+    else:
+        yield "proves: names, types, shapes and batch sizes only, for want of such a GPU; the card says `structure`"
+        yield "chooses: nothing can be measured, so all that pass are published, FP16 preferred, INT8 last"
