@@ -101,7 +101,9 @@ class TopicReader:
         }
         if not ends:
             return
-        self._consumer.assign([TopicPartition(self._topic, p, spans[p].first_offset) for p in sorted(ends)])
+        places = [TopicPartition(self._topic, p, spans[p].first_offset) for p in sorted(ends)]
+        self._consumer.assign(places)
+        self._consumer.resume(places)  # an earlier reading paused them at their ends, and librdkafka remembers
         try:
             yield from self._read(ends)
         finally:

@@ -72,9 +72,9 @@ def test_a_version_on_the_same_events_with_what_was_sold(served: Job, tmp_path: 
     assert not re.search(r"(src|href)=\"(?!#)", text)
 
 
-def test_events_that_are_gone_are_counted(served: Job, tmp_path: Path) -> None:
+def test_events_that_are_gone_are_counted(served: Job, topics: Any, tmp_path: Path) -> None:
     twin = tiny_model(tmp_path / "twin", version="2")
-    config = served.config("elsewhere", input={"topic": served.dead_letters}, log={"format": "json"})
+    config = served.config("elsewhere", input={"topic": topics("empty")}, log={"format": "json"})
     ended = run_command("diff", served.forecasts, "--model", str(twin), "--config", str(config), "--json")
     found = json.loads(ended.output)
     assert (found["matched"], found["only_before"]) == (0, EVENTS)

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Message
 
 from tests.helpers.confluent import FakeMessage
-from worker.headers import headers_of
+from worker.headers import HeadersOnDemand, headers_of
 
 
 class Undecodable(FakeMessage):
@@ -24,3 +24,11 @@ def test_headers_are_pairs_however_they_come(given: Any) -> None:
 
 def test_headers_that_cant_be_decoded_are_none() -> None:
     assert headers_of(cast(Message, Undecodable())) == []
+
+
+def test_headers_on_demand_are_those_of_each_message() -> None:
+    messages = [cast(Message, FakeMessage(headers=[("n", b"%d" % n)])) for n in range(3)]
+    headers = HeadersOnDemand(messages)
+    assert len(headers) == 3
+    assert headers[2] == [("n", b"2")]
+    assert list(headers[1:]) == [[("n", b"1")], [("n", b"2")]]

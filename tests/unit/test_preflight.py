@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from schemas.engine_card import CARD_NAME, CardError, load_card
 from tests.helpers.confluent import failing, kafka_error
 from tests.helpers.models import tiny_model
 from worker import preflight
-from worker.errors import ContractError, UnreachableError
+from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.preflight import Cluster, find_model, rows_per_batch
 from worker.publish import Routing
 from worker.settings_model import BatchingSettings, EngineSettings, KafkaSettings, OutputSettings, Settings
@@ -32,12 +33,31 @@ class FakeAdmin:
         assert logger.name == "preflight"
         self.topics: dict[str, Any] = {}
         self.failure: Exception | None = None
+        self.configs: dict[str, Any] = {}
+        self.creation: Exception | None = None
+        self.created: list[Any] = []
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
         assert timeout > 0
         if self.failure:
             raise self.failure
         return SimpleNamespace(topics=self.topics)
+
+    def describe_configs(self, resources: list[Any], *, request_timeout: float) -> dict[Any, Future[Any]]:
+        assert request_timeout > 0
+        return {resource: self._answer(self.configs.get(resource.name, {})) for resource in resources}
+
+    def create_topics(self, new: list[Any]) -> dict[str, Future[Any]]:
+        self.created = [(topic.topic, topic.num_partitions, topic.config) for topic in new]
+        return {topic.topic: self._answer(self.creation) for topic in new}
+
+    def _answer(self, content: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(content, Exception):
+            future.set_exception(content)
+        else:
+            future.set_result({name: SimpleNamespace(value=value) for name, value in (content or {}).items()})
+        return future
 
     def has(self, **partitions: int) -> None:
         self.topics = {
@@ -151,3 +171,43 @@ def test_a_store_gives_its_current_version(tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text(f"{version}\n")
     model, card = find_model(tmp_path)
     assert (model, card.version) == (tmp_path / version / "model.onnx", version)
+
+
+def test_topics_that_take_less_than_the_producer_sends_are_refused(cluster: Cluster) -> None:
+    admin(cluster).configs = {
+        "sku-forecasts": {"max.message.bytes": "999999"},
+        "dead-letters": {"max.message.bytes": "1000", "retention.ms": None},
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        cluster.check_message_sizes()
+    assert str(caught.value).startswith(
+        "sku-forecasts takes 999999 bytes at most; dead-letters takes 1000 bytes at most, the producer sends up to 1000000; "
+        "set message.max.bytes under [kafka.producer]"
+    )
+
+
+def test_topics_that_may_not_be_asked_are_named_and_others_are_fine(cluster: Cluster) -> None:
+    admin(cluster).configs = {
+        "sku-forecasts": failing(kafka_error(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
+        "dead-letters": {"max.message.bytes": "1048588"},
+    }
+    assert cluster.check_message_sizes() == ["sku-forecasts"]
+    assert cluster.config("dead-letters") == {"max.message.bytes": "1048588"}
+
+
+def test_a_configuration_that_cannot_be_asked_for_is_unreachable(cluster: Cluster) -> None:
+    admin(cluster).configs = {"sku-forecasts": failing(kafka_error(KafkaError._TIMED_OUT))}
+    with pytest.raises(UnreachableError, match="topic sku-forecasts: asking for its configuration"):
+        cluster.check_message_sizes()
+
+
+def test_a_topic_is_created_once(cluster: Cluster) -> None:
+    admin(cluster).has(there=1)
+    assert not cluster.ensure_topic("there", {})
+    assert cluster.ensure_topic("new", {"cleanup.policy": "compact"})
+    assert admin(cluster).created == [("new", 1, {"cleanup.policy": "compact"})]
+    admin(cluster).creation = failing(kafka_error(KafkaError.TOPIC_ALREADY_EXISTS))
+    assert not cluster.ensure_topic("new", {})
+    admin(cluster).creation = failing(kafka_error(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(ConfigurationError, match=r"creating topic new: .* create it with one partition and a=b"):
+        cluster.ensure_topic("new", {"a": "b"})
