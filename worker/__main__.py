@@ -17,6 +17,7 @@ from schemas.engine_card import CardError
 from schemas.load import SchemaError
 from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
+from worker import models_command
 from worker.cli import build_parser
 from worker.compose import assembled, contracts, load_engine
 from worker.deadline import Deadline
@@ -138,6 +139,7 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "check": check,
     "settings": show_settings,
     "topics": topics,
+    "models": models_command.run,
     "replay": replay,
 }
 
@@ -163,8 +165,11 @@ def _declared(settings: Settings) -> dict[str, Topic]:
         "sku-features": settings.input.topic,
         "sku-forecasts": settings.output.topic,
         "sku-features.dead-letters": settings.output.dead_letter_topic,
+        "model-control": settings.fleet.control_topic,
+        "model-states": settings.fleet.state_topic,
     }
-    return {renamed.get(name, name): topic for name, topic in load_topics().items()}
+    named = ((renamed.get(name, name), topic) for name, topic in load_topics().items())
+    return {name: topic for name, topic in named if name is not None}
 
 
 def _summary(worker: Worker) -> dict[str, object]:

@@ -1,11 +1,12 @@
-"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it.       (pure)"""
+"""The command line's grammar: commands, options, help texts. Nothing is done here; `__main__.py` does it."""
 
 from __future__ import annotations
 
 import argparse
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from worker.models_options import add_models_parser
+from worker.options import add_settings_options
 from worker.replay_options import add_replay_parser
 
 PROGRAM = "forecast-worker"
@@ -57,7 +58,7 @@ Secrets are printed as asterisks. Exits 2 if the settings are wrong, and names e
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser. Its result has `command` ("run", "check", "settings", "topics"), `config: Path | None`,
+    """The parser. Its result has `command` (a key of `__main__.COMMANDS`), `config: Path | None`,
     `overrides: list[str]`, and for topics `action` ("create" or "list").
     """
     parser = argparse.ArgumentParser(
@@ -77,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=_EPILOGS[name],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _add_settings_options(command)
+        add_settings_options(command)
     topics = commands.add_parser(
         "topics", help="create or list the topics", description="Create or list the topics that the worker needs."
     )
@@ -86,8 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("create", "create the topics that are missing; those that exist stay as they are"),
         ("list", "print the topics, as declared and as they are on the broker"),
     ):
-        _add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
-    _add_settings_options(add_replay_parser(commands))
+        add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
+    add_models_parser(commands)
+    add_settings_options(add_replay_parser(commands))
     return parser
 
 
@@ -97,15 +99,3 @@ def installed_version() -> str:
         return version(PROGRAM)
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _add_settings_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML); see docs/settings.md")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="SECTION.KEY=VALUE",
-        help="set one value, over file and environment; may be repeated",
-    )

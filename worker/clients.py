@@ -70,6 +70,26 @@ def producer_config(settings: Settings) -> Config:
     return {**PRODUCER_DEFAULTS, **kafka.common, **kafka.producer, **owned}
 
 
+def control_consumer_config(settings: Settings) -> Config:
+    """Of the consumers of the control topics: read all from the beginning, in no group (librdkafka wants a name for it)."""
+    kafka = settings.kafka
+    owned: Config = {
+        "group.id": f"{settings.input.group_id}-control",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 100,
+    }
+    return {**kafka.common, **kafka.consumer, **owned}
+
+
+def control_producer_config(settings: Settings) -> Config:
+    """Of the producer of commands and states: at once, outside of transactions."""
+    kafka = settings.kafka
+    return {**kafka.common, **kafka.producer, "enable.idempotence": True, "linger.ms": 0}
+
+
 def max_message_bytes(settings: Settings) -> int:
     """The largest message that the producer sends, bytes of key and value. What is larger must never reach it."""
     config = producer_config(settings)

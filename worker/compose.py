@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
@@ -14,6 +15,7 @@ from schemas.load import Schema, load_schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
+from worker.compose_models import is_watched, watched_engines
 from worker.deadline import Deadline
 from worker.decode import Decoder, Decodes
 from worker.decoders import Decoders
@@ -99,22 +101,45 @@ def load_engine(settings: Settings, features: Schema) -> Engine:
 def load_engines(settings: Settings, features: Schema) -> EngineSlot:
     """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
     serving = load_engine(settings, features)
-    if settings.engine.backup is None:
-        return EngineSlot(serving)
-    backup = _loaded(settings, settings.engine.backup, features)
-    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.spec.inputs.items()}
-    if extra:
-        raise ContractError(
-            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
-            f"{serving.spec.model} {serving.spec.version} doesn't; a backup computes the same rows again, so its inputs must be "
-            "among the model's"
-        )
-    return EngineSlot(serving, backup)
+    return EngineSlot(serving, load_backup(settings, features, serving.spec))
 
 
 def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
     model, card = find_model(path)
     return load_model(settings, model, card, features)
+
+
+def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> Engine | None:
+    """The engine that `engine.backup` names, None if it names none. Raises as `load_engine` does."""
+    if settings.engine.backup is None:
+        return None
+    backup = _loaded(settings, settings.engine.backup, features)
+    extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.inputs.items()}
+    if extra:
+        backup.close()
+        raise ContractError(
+            f"engine.backup: {backup.spec.model} {backup.spec.version} takes {', '.join(sorted(extra))}, which "
+            f"{serving.model} {serving.version} doesn't; a backup computes the same rows again, so its inputs must be "
+            "among the model's"
+        )
+    return backup
+
+
+@contextmanager
+def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[EngineSlot]:
+    """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
+    if is_watched(settings):
+        backup = partial(load_backup, settings, features)
+        with watched_engines(
+            settings, lambda m, card: load_model(settings, m, card, features), backup, probe
+        ) as watched:
+            yield watched
+        return
+    engines = load_engines(settings, features)
+    try:
+        yield engines
+    finally:
+        engines.close()
 
 
 @contextmanager
@@ -126,8 +151,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     """
     with ExitStack() as cleanup:
         contract = contracts(settings)
-        engines = load_engines(settings, contract.features)
-        cleanup.callback(engines.close)
+        engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
         standby = standby_of(settings, contract, engines.serving, cleanup)
         computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
@@ -161,7 +185,9 @@ def standby_of(settings: Settings, contract: Contracts, engine: Engine, cleanup:
 
 def _guard(settings: Settings, engines: EngineSlot) -> Guard:
     """A guard that knows what each of the engines usually gives."""
-    card_of = {settings.engine.model: engines.serving, settings.engine.backup: engines.backup}
+    card_of = {settings.engine.backup: engines.backup}
+    if not engines.fitted:  # else each version brings its own reference
+        card_of[settings.engine.model] = engines.serving
     guard = Guard(settings.guard, {})
     for path, engine in card_of.items():
         if path is not None and engine is not None:

@@ -83,6 +83,10 @@ class Flight:
             return self.inputs
         return {} if self.batch.slot is None else self.batch.slot.columns
 
+    def uses(self, engine: Engine) -> bool:
+        """Whether it holds a slot of `engine`, or a result that `engine` computed."""
+        return self.engine is engine or (self.computed is not None and self.computed.engine is engine)
+
     def release(self) -> None:
         """Give the slot back, with the result if nobody took it. The end of every flight."""
         with suppress(EngineError):  # nobody wants the result

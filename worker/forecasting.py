@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from worker.errors import EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.flight import Computed, Flight
 from worker.guard import Fault, Rule
 from worker.guard_watch import Guard, Trip
+from worker.hotswap import EngineSlot
 from worker.recompute import Recomputed
 from worker.records import Reason, Rejection
 from worker.statistics import Stage, Tallies
@@ -60,6 +61,15 @@ class Forecasting:
     def engine(self) -> Engine:
         """What computes the next batch."""
         return self._takeover.engine
+
+    @property
+    def engines(self) -> EngineSlot:
+        """The serving engine and its backup."""
+        return self._takeover.engines
+
+    def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
+        """Between two batches: see `EngineSlot.turn_over`."""
+        return self._takeover.turn_over(used)
 
     def distrusts(self, engine: Engine) -> bool:
         """Whether nothing that `engine` computed may be committed any more."""
@@ -104,6 +114,9 @@ class Forecasting:
         began_s = self._clock()
         checked = self._judged(flight, flight.computed, behind)
         self._tallies.stage(Stage.GUARD, self._clock() - began_s)
+        computed = flight.computed
+        if computed.reason is None and not computed.failed:
+            self.engines.sample(computed.engine, flight.columns(), computed.forecasts.values)
         return checked
 
     def _compute(self, flight: Flight, behind: Sequence[Flight]) -> Computed:

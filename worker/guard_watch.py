@@ -59,6 +59,7 @@ class Guard:
     def __init__(self, limits: GuardSettings, references: Mapping[str, Reference]) -> None:
         self._limits = limits
         self._references = dict(references)
+        self._versions: dict[str, Reference] = {}
         self._engine: EngineSpec | None = None
         self._window = Window(limits.window_rows)
         self._before: NDArray[np.int64] | None = None
@@ -69,9 +70,13 @@ class Guard:
         """From now on, forecasts of the engine with this digest are held against `reference`."""
         self._references[digest] = reference
 
+    def know_versions(self, references: Mapping[str, Reference]) -> None:
+        """These are the versions in use, digest -> reference, in the place of those that were named so before."""
+        self._versions = dict(references)
+
     def reference(self, spec: EngineSpec) -> Reference:
         """What is known of an engine; an empty one if nothing is."""
-        return self._references.get(spec.digest, _UNKNOWN)
+        return self._versions.get(spec.digest) or self._references.get(spec.digest, _UNKNOWN)
 
     def row_faults(self, spec: EngineSpec, inputs: Columns, values: NDArray[np.float32]) -> dict[int, Fault]:
         """Row -> what is wrong with its forecast. inputs: float32[rows or more, ...]; values: float32[rows, ...]."""

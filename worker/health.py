@@ -93,9 +93,11 @@ class Probes:
         statistics = self._statistics()
         reasons, notes = list(statistics.not_ready), list(statistics.notes)
         body: dict[str, object] = {"ready": not reasons, "reasons": reasons}
-        return _json(
-            HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body | ({"notes": notes} if notes else {})
-        )
+        if notes:
+            body["notes"] = notes
+        if statistics.models.states:
+            body["models"] = statistics.models.detail
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body)
 
 
 def start_server(

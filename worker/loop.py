@@ -83,6 +83,7 @@ class Worker:
         self._starved_since_s: float | None = None
         self._paused = False
         self._joined = False
+        self._waited_s = 0.0
         self._failures = self._commits_seen = 0
         self._last_failure = ""
         self._lag_due_s = self._snapshot_due_s = float("-inf")
@@ -106,10 +107,13 @@ class Worker:
 
     def step(self) -> None:
         """One turn of the data's way. Blocks for about `Timing.poll_s` at most, and for a commit when one is due."""
+        began_s = self._clock()
+        self._waited_s = 0.0
         try:
             self._turn()
         except AbortableError as error:
             self._failed(error)
+        self._tallies.step(self._clock() - began_s - self._waited_s, swapping=self._pipeline.engines.loading)
         self._report()
 
     def drain(self, deadline: Deadline) -> None:
@@ -152,7 +156,8 @@ class Worker:
     def _turn(self) -> None:
         self._pipeline.publish_finished()
         self._pipeline.commit_if_due()
-        if self._breaker.tripped is not None:
+        self._pipeline.turn_over()
+        if self._breaker.tripped is not None or self._pipeline.engines.held is not None:
             self._fetch(wanted=False)
             self._source.poll(0, self._timing.poll_s)
         elif self._pipeline.open_slot():
@@ -167,6 +172,7 @@ class Worker:
         began_s = self._clock()
         records = self._source.poll(self._batcher.room, self._poll_wait_s(began_s), eager=self._batcher.empty)
         now_s = self._clock()
+        self._waited_s = now_s - began_s if len(records) == 0 else 0.0
         self._tallies.stage(Stage.POLL, now_s - began_s)
         self._tallies.polled(len(records), now_s)
         self._probe("polled")
@@ -282,6 +288,10 @@ class Worker:
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())
+            engines = self._pipeline.engines
+            self._tallies.models(engines.status)
+            self._tallies.engine(engines.serving.spec)
+            self._tallies.backup(None if engines.backup is None else engines.backup.spec)
             self._statistics = self._tallies.snapshot(now_s)
 
     def _look_at_freshness(self, unread_s: float, now_s: float) -> None:
@@ -309,6 +319,8 @@ class Worker:
             reasons.append("the consumer group hasn't assigned partitions yet")
         if self.stuck is not None:
             reasons.append(self.stuck)
+        if self._pipeline.engines.held is not None:
+            reasons.append(self._pipeline.engines.held)
         if self._source.held:
             reasons.append(
                 f"partitions {sorted(self._source.held)} wait for a writer schema; is the registry reachable?"

@@ -6,9 +6,7 @@ A scrape runs on a thread of the HTTP server and reads one `Statistics`, which n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,24 +17,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from worker.metric_declaration import Declaration, Samples
+from worker.model_metrics import MODEL_METRICS
 from worker.statistics import Histogram, Statistics
-
-Samples = Iterable[tuple[tuple[str, ...], float | Histogram]]
-"""(label values, value) of one metric. For an info metric the labels are all there is; its value is 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
-    """One metric. `name` is what Prometheus shows (for a histogram without `_bucket`, `_sum`, `_count`).
-
-    read(statistics, now_s): its samples now; none if there is nothing to say yet.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
-    help: str
-    labels: tuple[str, ...] = ()
-    read: Callable[[Statistics, float], Samples]
 
 
 def _one(value: Callable[[Statistics], float | Histogram]) -> Callable[[Statistics, float], Samples]:
@@ -276,6 +259,7 @@ METRICS: tuple[Declaration, ...] = (
         help="1 while the stand-by computes because the device's memory is full, else 0",
         read=_one(lambda s: s.standby),
     ),
+    *MODEL_METRICS,
 )
 
 

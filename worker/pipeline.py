@@ -25,6 +25,7 @@ from worker.errors import AbortableError, FatalDeliveryError, UnreachableError
 from worker.flight import Flight
 from worker.forecasting import Forecasting
 from worker.freshness import Freshness
+from worker.hotswap import EngineSlot
 from worker.publish import Publisher, Routing, latencies_s
 from worker.records import Positions
 from worker.statistics import Stage, Tallies
@@ -134,6 +135,29 @@ class Pipeline:
     def reroute(self) -> None:
         """Ask for the topics' partition counts again before the next batch is published."""
         self._routing = None
+
+    @property
+    def engines(self) -> EngineSlot:
+        """The engines, for those who report on them."""
+        return self._forecasting.engines
+
+    def turn_over(self) -> None:
+        """Between two batches: take up another engine that was handed over.
+
+        Raises `AbortableError` when the version that served had to go at once: what it made and isn't committed goes too.
+        """
+        left = self._forecasting.turn_over(self._uses)
+        if left is not None:
+            raise AbortableError(left)
+        if self._batcher.slot is not None and self._batcher.empty and self._engine is not self._forecasting.engine:
+            slot = self._batcher.drop()
+            if slot is not None:
+                self._engine.release(slot)
+
+    def _uses(self, engine: Engine) -> bool:
+        """Whether a batch, gathered or under way, holds a slot of `engine`."""
+        gathering = self._batcher.slot is not None and self._engine is engine
+        return gathering or any(flight.uses(engine) for flight in self._flights)
 
     def open_slot(self) -> bool:
         """True if a slot is open for decoding, now or already; False while all are in use."""

@@ -66,7 +66,7 @@ class Publisher:
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
         self._max_bytes = max_message_bytes - MESSAGE_OVERHEAD_BYTES
-        self._encoders: dict[str, ForecastEncoder] = {}
+        self._encoders: dict[tuple[int, tuple[float, ...]], ForecastEncoder] = {}
 
     def publish(
         self, batch: Batch, checked: Checked | None, routing: Routing, deadline: Deadline
@@ -130,9 +130,10 @@ class Publisher:
     def _encoded(self, batch: Batch, part: Part, now_ms: int) -> list[bytes]:
         """The messages of a part's rows."""
         spec, rows = part.forecasts.spec, part.rows
-        encoder = self._encoders.get(spec.digest)
+        shape = spec.horizon, spec.quantiles  # all that an encoder depends on: versions come and go, these stay
+        encoder = self._encoders.get(shape)
         if encoder is None:
-            encoder = self._encoders[spec.digest] = self._encoder_for(spec)
+            encoder = self._encoders[shape] = self._encoder_for(spec)
         return encoder.encode(
             echoes=batch.echoes if rows is None else [batch.echoes[row] for row in rows.tolist()],
             partitions=batch.partitions if rows is None else batch.partitions[rows],

@@ -18,6 +18,7 @@ from worker.settings_freshness import FreshnessSettings
 from worker.settings_guard import GuardSettings
 from worker.settings_replay import ReplaySettings
 from worker.settings_section import KafkaValue, Seconds, Section, Topic, listed, unless_off
+from worker.settings_versions import FleetSettings, ModelsSettings, ShadowSettings
 
 
 class KafkaSettings(Section):
@@ -215,6 +216,9 @@ class Settings(Section):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
+    shadow: ShadowSettings = Field(default_factory=ShadowSettings)
+    fleet: FleetSettings = Field(default_factory=FleetSettings)
     guard: GuardSettings = Field(default_factory=GuardSettings)
     freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
     replay: ReplaySettings = Field(default_factory=ReplaySettings)

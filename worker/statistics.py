@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from worker.engine import EngineSpec
 from worker.freshness import FreshKeys
 from worker.guard import Rule
+from worker.model_status import ModelStatus
 from worker.records import Reason
 
 ROW_BOUNDS: tuple[float, ...] = tuple(float(1 << power) for power in range(17))
@@ -107,6 +108,8 @@ class Statistics:
     roll_backs: Mapping[Rule, int]
     engine_failures: Mapping[str, int]
     standby: bool
+    models: ModelStatus = field(default_factory=ModelStatus)
+    steps: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
     oldest_unserved_s: float = 0.0
     keys: FreshKeys = NO_KEYS
 
@@ -152,6 +155,8 @@ class Tallies:
         self._roll_backs = dict.fromkeys(Rule, 0)
         self._engine_failures = {"error": 0, "out_of_memory": 0}
         self._standby = False
+        self._models = ModelStatus()
+        self._steps = {during: _Counts(STAGE_BOUNDS_S) for during in ("swap", "steady")}
         self._oldest_unserved_s = 0.0
         self._keys = NO_KEYS
 
@@ -215,6 +220,14 @@ class Tallies:
         """This engine computes from now on."""
         self._engine = spec
 
+    def models(self, status: ModelStatus) -> None:
+        """This is known of the model's versions."""
+        self._models = status
+
+    def step(self, seconds: float, *, swapping: bool) -> None:
+        """A step of the loop took `seconds`, waiting for records left out. swapping: while a version was loaded or tried."""
+        self._steps["swap" if swapping else "steady"].add(seconds)
+
     def backup(self, spec: EngineSpec | None) -> None:
         """This engine takes over when the other one must go; None: there is none."""
         self._backup = spec
@@ -275,6 +288,8 @@ class Tallies:
             roll_backs=MappingProxyType(self._roll_backs.copy()),
             engine_failures=MappingProxyType(self._engine_failures.copy()),
             standby=self._standby,
+            models=self._models,
+            steps=MappingProxyType({during: counts.frozen() for during, counts in self._steps.items()}),
             oldest_unserved_s=self._oldest_unserved_s,
             keys=self._keys,
         )

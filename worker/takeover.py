@@ -9,7 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import structlog
@@ -21,6 +21,7 @@ from worker.errors import AbortableError, EngineError
 from worker.flight import Computed, Flight
 from worker.guard import Rule
 from worker.guard_watch import Guard, Trip
+from worker.handover import Fitted
 from worker.hotswap import EngineSlot
 from worker.recompute import Recomputed, recompute
 from worker.standby import REASON, StandBy
@@ -59,11 +60,28 @@ class Takeover:
         self._floor_rows = floor_rows
         self._tallies = tallies
         self._left: list[tuple[Engine, Rule]] = []
+        self._known: Sequence[Fitted] = ()
+        self._learn()
 
     @property
     def engine(self) -> Engine:
         """What computes the next batch: the serving engine, or the stand-by."""
         return self._standby.instead_of(self._engines.serving)
+
+    @property
+    def engines(self) -> EngineSlot:
+        """The serving engine and its backup."""
+        return self._engines
+
+    def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
+        """Between two batches: see `EngineSlot.turn_over`."""
+        left = self._engines.turn_over(used)
+        if left is not None:  # the fleet knows better than this worker's window
+            self._standby.forget()
+            self._guard.rolled_back()
+        if self._engines.fitted is not self._known:
+            self._learn()
+        return left
 
     def other_than(self, engine: Engine) -> Engine | None:
         """Who else can forecast a row that `engine` can't; None if nobody."""
@@ -95,6 +113,12 @@ class Takeover:
         else:
             self._standby.try_primary()
         self._tallies.standby(active=self._standby.active)
+
+    def _learn(self) -> None:
+        """Hold the forecasts of each version against what its card says of them, also when its stand-by makes them."""
+        self._known = self._engines.fitted
+        digests = {each.version.digest: each.reference for each in self._known}
+        self._guard.know_versions(digests | {each.engine.spec.digest: each.reference for each in self._known})
 
     # -- computing ---------------------------------------------------------------------------------------------------
 

@@ -52,8 +52,9 @@ def tiny_graph(
     quantiles: Sequence[float],
     nan_below: float | None = None,
     fails_above: int | None = None,
+    drift: float = 1.0,
 ) -> onnx.ModelProto:
-    """|sum of the inputs' means| + day + quantile.
+    """drift * (|sum of the inputs' means| + day + quantile).
 
     nan_below: NaN for rows whose sum is below that. fails_above: batches with a row whose sum is above that fail in the
     runtime (an index beyond the end of a table).
@@ -84,14 +85,17 @@ def tiny_graph(
     nodes += [
         helper.make_node("Abs", [total], ["size"]),
         helper.make_node("Unsqueeze", ["size", "axis_1"], ["cube"]),
-        helper.make_node("Add", ["cube", "ramp"], ["forecast"]),
+        helper.make_node("Add", ["cube", "ramp"], ["forecast" if drift == 1.0 else "sound"]),
     ]
+    if drift != 1.0:
+        nodes.append(helper.make_node("Mul", ["sound", "drift"], ["forecast"]))
     ramp = np.arange(horizon, dtype=np.float32)[None, :, None] + np.asarray(quantiles, np.float32)[None, None, :]
     constants: dict[str, NDArray[Any]] = {
         "axis_1": np.array([1], np.int64),
         "ramp": ramp,
         "nan_below": np.array(nan_below or 0.0, np.float32),
         "nan": np.array(np.nan, np.float32),
+        "drift": np.array(drift, np.float32),
         "zeros": np.zeros((fails_above or 0) + 1, np.float32),
     }
     used = {name for node in nodes for name in node.input}
@@ -117,6 +121,7 @@ def tiny_model(
     schema: Mapping[str, Any] | None = None,
     nan_below: float | None = None,
     fails_above: int | None = None,
+    drift: float = 1.0,
     version: str = "1",
 ) -> Path:
     """Write model.onnx and card.json into `folder`, and return it.
@@ -125,13 +130,15 @@ def tiny_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
-    graph = tiny_graph(inputs, horizon=horizon, quantiles=quantiles, nan_below=nan_below, fails_above=fails_above)
+    graph = tiny_graph(
+        inputs, horizon=horizon, quantiles=quantiles, nan_below=nan_below, fails_above=fails_above, drift=drift
+    )
     model.write_bytes(graph.SerializeToString())
     columns = {
         name: np.linspace(1.0, 2.0, 2 * (width or 1), dtype=np.float32).reshape((2,) if width is None else (2, width))
         for name, width in inputs.items()
     }
-    outputs = expected_forecasts(columns, 2, horizon=horizon, quantiles=quantiles)
+    outputs = np.float32(drift) * expected_forecasts(columns, 2, horizon=horizon, quantiles=quantiles)
     card = EngineCard(
         model="tiny",
         version=version,

@@ -157,14 +157,16 @@ def test_messages_go_under_the_callers_deadline(bench: Bench) -> None:
     assert [deadline.remaining_s for deadline in bench.delivery.deadlines] == [5.0, 5.0]
 
 
-def test_an_encoder_is_made_once_for_each_engine(bench: Bench) -> None:
+def test_an_encoder_is_made_once_for_each_shape_however_many_versions_come_by(bench: Bench) -> None:
     for offset in range(3):
         bench.publish_events(Event(0, offset))
         bench.engine = FakeEngine(INPUTS, max_rows=16)
     assert len(bench.encoders) == 1
     bench.engine = FakeEngine(INPUTS, max_rows=16, digest="0" * 64)
     bench.publish_events(Event(0, 3))
-    assert [spec.digest for spec in bench.encoders] == ["fa" * 32, "0" * 64]
+    bench.engine = FakeEngine(INPUTS, max_rows=16, horizon=2)
+    bench.publish_events(Event(0, 4))
+    assert [spec.horizon for spec in bench.encoders] == [3, 2]
 
 
 @pytest.mark.parametrize("kinds", ["row tombstone", "tombstone", "row"])

@@ -26,7 +26,10 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_packaged_topics_are_what_the_worker_expects() -> None:
     topics = load_topics()
-    assert list(topics) == ["sku-features", "sku-forecasts", "sku-features.dead-letters"]
+    assert list(topics) == [
+        *("sku-features", "sku-forecasts", "sku-features.dead-letters"),
+        *("model-control", "model-states"),
+    ]
     assert topics["sku-forecasts"].cleanup_policy is CleanupPolicy.COMPACT
     assert topics["sku-forecasts"].kafka_config == {"cleanup.policy": "compact"}
     assert topics["sku-features"].partitions == topics["sku-forecasts"].partitions

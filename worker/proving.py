@@ -1,0 +1,137 @@
+"""Proof that an engine computes what its card promises, before it may serve: golden batch, every size, time.
+
+Blocks, and runs on the thread that owns the engine. Nothing here is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.engine_card import EngineCard, Plan
+from worker.deadline import Clock
+from worker.engine import Engine
+from worker.errors import EngineError
+
+TIMED_RUNS = 3
+"""A full batch is timed so often, and the shortest counts: the others may have waited for a busy processor."""
+WAIT_S = 60.0
+"""A batch that isn't back after so long is not coming."""
+
+Columns = Mapping[str, NDArray[np.float32]]
+
+
+class ProofError(Exception):
+    """An engine doesn't do what its card says. The message says where, got and expected."""
+
+
+def golden_columns(card: EngineCard) -> dict[str, NDArray[np.float32]]:
+    """The golden batch's inputs: name -> float32[rows] or float32[rows, n]."""
+    return {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
+
+
+def prove(engine: Engine, card: EngineCard) -> None:
+    """Run the golden batch, and raise `ProofError` where it differs by more than the tolerances; `EngineError` if it fails."""
+    columns = golden_columns(card)
+    rows = len(card.golden.outputs)
+    for first in range(0, rows, engine.spec.max_rows):
+        last = min(first + engine.spec.max_rows, rows)
+        part = {name: column[first:last] for name, column in columns.items()}
+        _compare(compute(engine, part, last - first), np.arange(first, last), engine, card, "golden batch")
+
+
+def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
+    """Run every size that will be used, in every slot, with golden rows; returns the seconds of a full batch.
+
+    Raises `ProofError` if a row depends on its neighbours, or a full batch takes longer than the card's budget.
+    """
+    columns = golden_columns(card)
+    golden_rows = len(card.golden.outputs)
+    for rows in sizes(card, engine):
+        places = np.arange(rows) % golden_rows
+        tiled = {name: column[places] for name, column in columns.items()}
+        _compare(compute(engine, tiled, rows, every_slot=True), places, engine, card, f"batch of {rows} rows")
+    places = np.arange(engine.spec.max_rows) % golden_rows
+    full = {name: column[places] for name, column in columns.items()}
+    best_s = min(_timed(engine, full, clock) for _ in range(TIMED_RUNS))
+    budget_ms = card.latency_budget_ms
+    if budget_ms is not None and best_s * 1000 > budget_ms:
+        raise ProofError(
+            f"latency: {engine.spec.max_rows} rows took {best_s * 1000:.1f} ms (the best of {TIMED_RUNS}), "
+            f"the card's budget is {budget_ms:g} ms"
+        )
+    return best_s
+
+
+def sizes(card: EngineCard, engine: Engine) -> list[int]:
+    """Batch sizes worth a first run before the first real one: the ends of the profiles, the usual size, CUDA graphs'."""
+    plan = plan_of(card, engine)
+    profiles = [card.profile] if plan is None else list(plan.profiles)
+    wanted = {1, engine.spec.max_rows, *(() if plan is None else plan.cuda_graph_rows)}
+    for profile in profiles:
+        wanted |= {profile.min_rows, profile.opt_rows, profile.max_rows}
+    return sorted(rows for rows in wanted if rows <= engine.spec.max_rows)
+
+
+def plan_of(card: EngineCard, engine: Engine) -> Plan | None:
+    """The plan that the engine runs; None if it runs the ONNX file."""
+    return next((plan for plan in card.plans if plan.sha256 == engine.spec.digest), None)
+
+
+def compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool = False) -> NDArray[np.float32]:
+    """float32[rows, horizon, quantiles] of `columns`, a copy. every_slot: run it in each free slot; the last one's result.
+
+    Raises `EngineError`; the engine's slots are all free again afterwards.
+    """
+    slots = []
+    while (slot := engine.acquire()) is not None:
+        slots.append(slot)
+        if not every_slot:
+            break
+    if not slots:
+        raise EngineError("no slot is free")
+    values: NDArray[np.float32] | None = None
+    try:
+        for slot in slots:
+            for name, column in slot.columns.items():
+                column[:rows] = columns[name]
+            ticket = engine.submit(slot, rows)
+            if not engine.wait(ticket, WAIT_S):
+                raise EngineError(f"{rows} rows weren't computed within {WAIT_S:g} s")
+            values = np.array(engine.collect(ticket).values, np.float32)
+    finally:
+        for slot in slots:
+            with suppress(ValueError):  # a batch that didn't come back keeps its slot; the engine goes as a whole
+                engine.release(slot)
+    if values is None:
+        raise EngineError("no slot is free")
+    return values
+
+
+def _timed(engine: Engine, columns: Columns, clock: Clock) -> float:
+    began_s = clock()
+    compute(engine, columns, engine.spec.max_rows)
+    return clock() - began_s
+
+
+def _compare(got: NDArray[np.float32], places: NDArray[np.intp], engine: Engine, card: EngineCard, where: str) -> None:
+    """Raise unless row i of `got` is golden row `places[i]` within the plan's or the card's tolerances."""
+    expected = np.asarray(card.golden.outputs, np.float32)[places]
+    if got.shape != expected.shape:
+        raise ProofError(f"{where}: got shape {got.shape}, expected {expected.shape}")
+    tolerant: Plan | None = plan_of(card, engine)
+    relative = card.golden.relative_tolerance if tolerant is None else tolerant.relative_tolerance
+    absolute = card.golden.absolute_tolerance if tolerant is None else tolerant.absolute_tolerance
+    allowed = absolute + relative * np.abs(expected)
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(got - expected) <= allowed)  # NaN is wrong
+    if wrong.any():
+        row, day, quantile = (int(i) for i in np.argwhere(wrong)[0])
+        raise ProofError(
+            f"{where}: row {row}, day {day}, quantile {quantile}: got {got[row, day, quantile]:.6g}, expected "
+            f"{expected[row, day, quantile]:.6g} within {allowed[row, day, quantile]:.3g}; "
+            f"{int(wrong.sum())} of {wrong.size} numbers differ"
+        )
