@@ -123,7 +123,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     calibration = _calibration(arguments, graph, schema)
     if calibration is not None:
-        console.print(str(calibration.coverage), highlight=False)
+        console.print(calibration.coverage.table())
     evaluation = None
     if arguments.evaluation is not None:
         evaluation = load_evaluation(arguments.evaluation, graph.inputs, graph.horizon, schema)
