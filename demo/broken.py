@@ -1,4 +1,5 @@
-"""Broken feature events, one for every reason code that an input record can be rejected with.
+"""Broken feature events, one for every reason code that an input record can be rejected with, but a date
+that no calendar has.
 
 `broken_events` makes them from a good one; `mixed` scatters them among good ones at a set rate.
 """

@@ -17,7 +17,7 @@ from schemas.engine_card import CardError
 from schemas.load import SchemaError
 from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
-from worker import models_command
+from worker import dead_letters_command, diff_command, models_command
 from worker.cli import build_parser
 from worker.compose import assembled, contracts, load_engine
 from worker.deadline import Deadline
@@ -86,6 +86,7 @@ def check(settings: Settings, _: argparse.Namespace) -> int:
     say = _printer()
     say("settings: valid")
     contract = contracts(settings)
+    contract.close()
     say(
         f"schemas: {settings.wire.framing} framing"
         + (f", registry {settings.registry.url}" if settings.registry.url else "")
@@ -98,6 +99,8 @@ def check(settings: Settings, _: argparse.Namespace) -> int:
     cluster = Cluster(settings, kafka_logger())
     routing = cluster.routing()
     say(f"broker: {settings.kafka.common['bootstrap.servers']} answers, all topics exist")
+    for topic in cluster.check_message_sizes():
+        say(f"note: no permission to ask for the configuration of {topic}; its max.message.bytes wasn't checked")
     if not routing.same_partitions:
         say(f"note: {settings.input.topic} and {routing.forecasts} differ in partitions; keys decide, by murmur2")
     return 0
@@ -140,6 +143,8 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "settings": show_settings,
     "topics": topics,
     "models": models_command.run,
+    "diff": diff_command.run,
+    "dead-letters": dead_letters_command.run,
     "replay": replay,
 }
 

@@ -37,6 +37,7 @@ class FastReader:
         spanned = {*reading.key_fields, *reading.echo_fields}.intersection(field.name for field in writer.fields)
         self._scanner = Scanner(plan, reading.inputs, sorted(spanned))
         self._key_fields = reading.key_fields
+        self._limits = reading.limits
         self._echo_pieces = _echo_pieces(writer, reading.echo_fields, echo_defaults)
 
     def read(
@@ -45,7 +46,11 @@ class FastReader:
         """Writes `rows` of `columns`, one per value; rows of values that aren't accepted hold garbage."""
         scan = self._scanner.scan(values, prefix_bytes, columns, rows)
         keys, are_good = self._keys(scan)
-        return FastRows(ok=scan.ok & are_good, keys=keys, echoes=self._echoes(scan))
+        ok = scan.ok & are_good
+        for name, (least, greatest) in self._limits.items():
+            if (numbers := scan.numbers.get(name)) is not None:
+                ok &= (numbers >= least) & (numbers <= greatest)
+        return FastRows(ok=ok, keys=keys, echoes=self._echoes(scan))
 
     def _keys(self, scan: Scan) -> tuple[list[bytes], Flags]:
         parts = [

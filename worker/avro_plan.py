@@ -7,6 +7,7 @@ the model wants at a given width) are gathered in blocks: one copy per block, ho
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,11 +24,15 @@ _ECHO_KINDS = _KEY_KINDS | {Kind.BOOLEAN}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the worker wants of a record: the names that the model, the key and the output take from it."""
+    """What the worker wants of a record: the names that the model, the key and the output take from it.
+
+    limits: the least and the greatest number that an echo field may have, for those that are dates or times.
+    """
 
     inputs: Mapping[str, int | None]
     key_fields: tuple[str, ...]
     echo_fields: tuple[str, ...]
+    limits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ class SlowReader:
                 detail = f"got {cursor.end - cursor.at} bytes behind the record, which ends at byte {cursor.at}"
                 return Refusal(reason=Reason.TRAILING_BYTES, detail=detail)
             record = self._resolved(plan, value[prefix_bytes:])
+            self._check_calendar(record)
             return Row(
                 key=self._key(record),
                 echo=self._echo.encode(record),
@@ -77,6 +78,15 @@ class SlowReader:
                 f"{plan.writer.name} as written can't be read as {self._reader.name}: {type(error).__name__}: {error}",
             ) from error
         return {**cast("dict[str, object]", record), **plan.defaults}
+
+    def _check_calendar(self, record: Mapping[str, object]) -> None:
+        for name, (least, greatest) in self._reading.limits.items():
+            number = record[name]
+            if isinstance(number, int) and not least <= number <= greatest:
+                raise _RefusedError(
+                    Reason.OUT_OF_CALENDAR,
+                    f"field {name}: got {number}, expected {least} to {greatest}: a date in the years 1 to 9999",
+                )
 
     def _key(self, record: Mapping[str, object]) -> bytes:
         parts = [_key_part(record[name]) for name in self._reading.key_fields]

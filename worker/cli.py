@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib.metadata import PackageNotFoundError, version
 
+from worker import dead_letters_options, diff_options
 from worker.models_options import add_models_parser
 from worker.options import add_settings_options
 from worker.replay_options import add_replay_parser
@@ -89,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         add_settings_options(actions.add_parser(name, help=summary, description=summary.capitalize() + "."))
     add_models_parser(commands)
+    diff_options.add_parser(commands)
+    dead_letters_options.add_parser(commands)
     add_settings_options(add_replay_parser(commands))
     return parser
 

@@ -90,10 +90,35 @@ def control_producer_config(settings: Settings) -> Config:
     return {**kafka.common, **kafka.producer, "enable.idempotence": True, "linger.ms": 0}
 
 
+def reader_config(settings: Settings) -> Config:
+    """Of a consumer that reads topics from given offsets, in no group: committed records only, nothing committed."""
+    owned: Config = {
+        # The client asks for a name, but nobody joins: partitions are assigned by hand.
+        "group.id": f"{settings.input.group_id}.reader",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",  # what retention took away while we read isn't there to be read
+        "isolation.level": "read_committed",
+    }
+    kafka = settings.kafka
+    # Group keys of the worker's own consumer (session.timeout.ms, say) do no harm here.
+    return {**CONSUMER_DEFAULTS, **kafka.common, **kafka.consumer, **owned}
+
+
 def max_message_bytes(settings: Settings) -> int:
     """The largest message that the producer sends, bytes of key and value. What is larger must never reach it."""
     config = producer_config(settings)
     return int(config.get("message.max.bytes", 1_000_000))
+
+
+def redrive_config(settings: Settings, transactional_id: str) -> Config:
+    """Of the producer that redrives dead letters: transactional whatever the worker's guarantee is."""
+    owned: Config = {
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": int(settings.delivery.transaction_timeout_s * 1000),
+    }
+    return {**producer_config(settings), **owned}
 
 
 def admin_config(settings: Settings) -> Config:

@@ -64,12 +64,13 @@ def wall_clock_ms() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contracts:
-    """The three schemas and how messages of each are framed."""
+    """The three schemas and how messages of each are framed. `close` ends what the framing holds open."""
 
     features: Schema
     forecast: Schema
     dead_letter: Schema
     framing: Framing
+    close: Callable[[], None] = lambda: None
 
 
 def contracts(settings: Settings) -> Contracts:
@@ -85,9 +86,16 @@ def contracts(settings: Settings) -> Contracts:
     if wire.framing == "single_object":
         others = [load_schema(path, path.name) for path in wire.writer_schemas]
         framing: Framing = SingleObjectFraming([features, *others, forecast, dead_letter])
-    else:
-        framing = _confluent_framing(settings, forecast, dead_letter)
-    return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
+        return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
+    registry = registry_of(settings)
+    try:
+        framing = _confluent_framing(settings, registry, forecast, dead_letter)
+    except BaseException:
+        registry.close()
+        raise
+    return Contracts(
+        features=features, forecast=forecast, dead_letter=dead_letter, framing=framing, close=registry.close
+    )
 
 
 def load_engine(settings: Settings, features: Schema) -> Engine:
@@ -151,14 +159,16 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
     """
     with ExitStack() as cleanup:
         contract = contracts(settings)
+        cleanup.callback(contract.close)
         engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
         standby = standby_of(settings, contract, engines.serving, cleanup)
         computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
+        cluster.check_message_sizes()
         with made("consumer"):
             consumer = Consumer(consumer_config(settings), logger=kafka_logger())
-        source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic, headers=settings.output.headers)
+        source = KafkaSource(consumer, settings.input.topic, clock=time.monotonic)
         cleanup.callback(source.close)
         watchdog = Watchdog(time.monotonic)
         cleanup.callback(watchdog.close)
@@ -328,17 +338,8 @@ def _codecs(
     return encoder, Decoders(decoder), dead_letters
 
 
-def _confluent_framing(settings: Settings, forecast: Schema, dead_letter: Schema) -> Framing:
-    """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
-    registry = registry_of(settings)
-    id_of = registry.register if settings.registry.auto_register else registry.find
-    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
-    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
-    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
-
-
 def registry_of(settings: Settings) -> RegistrySchemas:
-    """The client of the schema registry. Raises `UnreachableError` if it can't be made; doesn't connect yet."""
+    """The client of the registry that the settings name. Doesn't connect yet; whoever asks for it closes it."""
     auth = settings.registry
     return RegistrySchemas(
         url=auth.url or "",
@@ -346,6 +347,14 @@ def registry_of(settings: Settings) -> RegistrySchemas:
         basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
         ca_location=None if auth.ca_location is None else str(auth.ca_location),
     )
+
+
+def _confluent_framing(settings: Settings, registry: RegistrySchemas, forecast: Schema, dead_letter: Schema) -> Framing:
+    """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
+    id_of = registry.register if settings.registry.auto_register else registry.find
+    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
+    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
+    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
 def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.avro import RecordType, Schema, record_type_from_schema
+from worker.avro_calendar import calendar_limits
 from worker.avro_fast import FastReader
 from worker.avro_plan import Plan, Reading, compile_plan
 from worker.avro_scan import Rows
@@ -94,7 +95,12 @@ class Decoder:
         framing: Framing,
         max_value_bytes: int,
     ) -> None:
-        self._reading = Reading(inputs=dict(inputs), key_fields=tuple(key_fields), echo_fields=tuple(echo_fields))
+        self._reading = Reading(
+            inputs=dict(inputs),
+            key_fields=tuple(key_fields),
+            echo_fields=tuple(echo_fields),
+            limits=calendar_limits(reader_schema, echo_fields),
+        )
         self._reader = _checked_reader(reader_schema, self._reading)
         self._slow = SlowReader(self._reader, self._reading)
         self._framing = framing
@@ -274,6 +280,8 @@ def _checked_reader(schema: Schema, reading: Reading) -> RecordType:
         if reader.field(name) is None:
             raise ContractError(f"field {name}: not in the feature schema {reader.name}; it has {names}")
     for each in reader.fields:
+        if (limits := reading.limits.get(each.name)) and each.has_default:
+            _check_default(each.name, each.default, limits)
         kinds = _types_of(each.type)
         if each.name in reading.key_fields and not kinds <= _KEY_TYPES:
             raise ContractError(f"key field {each.name}: got {sorted(kinds)}, expected one of {sorted(_KEY_TYPES)}")
@@ -282,6 +290,11 @@ def _checked_reader(schema: Schema, reading: Reading) -> RecordType:
     if not reading.key_fields:
         raise ContractError("got no key fields, expected at least one")
     return reader
+
+
+def _check_default(name: str, default: object, limits: tuple[int, int]) -> None:
+    if isinstance(default, int) and not limits[0] <= default <= limits[1]:
+        raise ContractError(f"field {name}: got default {default}, expected {limits[0]} to {limits[1]}: a date")
 
 
 def _check_input(name: str, avro_type: object, width: int | None) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worker.avro import Schema, plain, record_type_from_schema, zigzag_varint
 from worker.errors import ContractError
-from worker.records import Record, Rejection
+from worker.records import Header, Record, Rejection
 
 _FLOATS = {"type": "array", "items": "float"}
 _QUANTILES = "quantiles"
@@ -39,7 +39,11 @@ _MAX_DETAIL_CHARACTERS = 2000
 LATEST_MS = 253_402_300_799_999
 """The end of the year 9999. Readers in several languages fail on a later time."""
 MESSAGE_OVERHEAD_BYTES = 1024
-"""Of a message beside key and value, and of a dead letter's fields beside key, value and detail; more than it can be."""
+"""Of a message beside key, value and headers, and of a dead letter's fields beside key, value and detail; more than it
+can be.
+"""
+CUT_HEADER = "dead-letter-cut"
+"""A dead letter's header that says what of the record it doesn't have in full: `key`, `headers`, or both with a comma."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +178,9 @@ class ForecastEncoder:
 class DeadLetterEncoder:
     """Encodes rejections. schema: `schemas/dead_letter.avsc`, or one with the same fields.
 
-    Values are cut to `max_value_bytes`, and a letter to what one message may have, its key in front: a rejected record may
-    be as large as a message can be, and its letter says more than it did. Raises `ContractError` if the schema wants a
-    field that a rejection doesn't have.
+    Values are cut to `max_value_bytes`, and a letter to what one message may have, its key and headers in front: a rejected
+    record may be as large as a message can be, and its letter says more than it did. Raises `ContractError` if the schema
+    wants a field that a rejection doesn't have.
     """
 
     def __init__(self, schema: Schema, prefix: bytes, max_value_bytes: int, max_message_bytes: int = 1_000_000) -> None:
@@ -195,6 +199,15 @@ class DeadLetterEncoder:
         """The letter's own key, and the one in it: the record's, or its first bytes if it takes up a quarter of a message."""
         return None if record.key is None else record.key[: self._max_message_bytes // 4]
 
+    def headers(self, record: Record) -> list[Header]:
+        """The letter's headers: the record's, or none of them if they take up a quarter of a message; and what was cut."""
+        is_large = header_bytes(record.headers) > self._max_message_bytes // 4
+        cut = ",".join(
+            [*(["key"] if self.key(record) != record.key else []), *(["headers"] if is_large else [])]
+        ).encode()
+        kept = [] if is_large else [header for header in record.headers if header[0] != CUT_HEADER]
+        return [*kept, (CUT_HEADER, cut)] if cut else kept
+
     def encode(self, rejection: Rejection, *, rejected_at_ms: int) -> bytes:
         """The message: the record's position and key, its value (or the start of it), reason and detail."""
         record = rejection.record
@@ -203,6 +216,7 @@ class DeadLetterEncoder:
         if key != record.key:
             detail = f"{detail} (the key has {len(record.key or b'')} bytes; its first ones are kept)"
         spent_bytes = 2 * len(key or b"") + len(detail.encode()) + len(self._prefix) + 2 * MESSAGE_OVERHEAD_BYTES
+        spent_bytes += header_bytes(self.headers(record))
         room_bytes = max(0, min(self._max_value_bytes, self._max_message_bytes - spent_bytes))
         letter = {
             "topic": record.topic,
@@ -225,6 +239,11 @@ _LETTER_FIELDS = (
     *("topic", "partition", "offset", "timestamp", "key", "value", "value_bytes"),
     *("reason", "detail", "rejected_at"),
 )
+
+
+def header_bytes(headers: Sequence[Header]) -> int:
+    """What `headers` take up in a message, at most: names, values, and two lengths each."""
+    return sum(len(name.encode(errors="replace")) + len(value or b"") + 10 for name, value in headers)
 
 
 def _checked_rest(schema: Schema, echo_fields: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
 
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.model_store import MODEL_NAME, current_name, is_store, open_version
-from worker.clients import admin_config, made
-from worker.errors import ContractError, UnreachableError
+from worker.clients import admin_config, made, max_message_bytes
+from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.publish import Routing
 from worker.settings_model import Settings
 
 METADATA_TIMEOUT_S = 10.0
+CREATE_TIMEOUT_S = 30.0
+
+_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
 class Cluster:
@@ -43,6 +49,60 @@ class Cluster:
                 f"({exception.args[0].str()}); check address, port, TLS and SASL settings"
             ) from exception
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+    def config(self, topic: str) -> Mapping[str, str] | None:
+        """The topic's own configuration; None if this principal may not ask for it. Raises `UnreachableError`."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            future = self._admin.describe_configs([resource], request_timeout=METADATA_TIMEOUT_S)[resource]
+            entries = future.result(METADATA_TIMEOUT_S)
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            if error.code() in _FORBIDDEN:
+                return None
+            raise UnreachableError(f"topic {topic}: asking for its configuration: {error.str()}") from exception
+        return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+    def check_message_sizes(self) -> Sequence[str]:
+        """Hold the output topics' largest message against the producer's. Gives the topics that couldn't be asked.
+
+        Raises `ConfigurationError` that names every topic which takes less than the producer may send: its batches are
+        filled up to that limit, and one that the topic refuses would stop the worker at every restart.
+        """
+        limit_bytes = max_message_bytes(self._settings)
+        writes = self._settings.output
+        unknown, problems = [], []
+        for topic in (writes.topic, writes.dead_letter_topic):
+            config = self.config(topic)
+            if config is None:
+                unknown.append(topic)
+            elif int(config.get("max.message.bytes", limit_bytes)) < limit_bytes:
+                problems.append(f"{topic} takes {config['max.message.bytes']} bytes at most")
+        if problems:
+            raise ConfigurationError(
+                f"{'; '.join(problems)}, the producer sends up to {limit_bytes}; set message.max.bytes under "
+                "[kafka.producer] to what the topics take, or raise the topics' max.message.bytes"
+            )
+        return unknown
+
+    def ensure_topic(self, topic: str, config: Mapping[str, str]) -> bool:
+        """Create `topic` with one partition if it isn't there; True if it was created. Raises `ConfigurationError`."""
+        if topic in self.partitions():
+            return False
+        try:
+            self._admin.create_topics([NewTopic(topic, num_partitions=1, config=dict(config))])[topic].result(
+                CREATE_TIMEOUT_S
+            )
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            settings = ", ".join(f"{key}={value}" for key, value in config.items())
+            raise ConfigurationError(
+                f"creating topic {topic}: {error.str()}; create it with one partition and {settings}, or allow this "
+                "principal to"
+            ) from exception
+        return True
 
     def routing(self) -> Routing:
         """Where outputs go, by the topics as they are now. Raises `UnreachableError` naming every topic that is missing."""

@@ -12,9 +12,9 @@ from worker.checked import Checked, Part
 from worker.deadline import Clock, Deadline
 from worker.encode import MESSAGE_OVERHEAD_BYTES, DeadLetterEncoder, ForecastEncoder, Provenance
 from worker.engine import EngineSpec
-from worker.records import Reason, Record, Rejection
+from worker.records import Header, Reason, Record, Rejection
 from worker.statistics import Stage, Tallies
-from worker.transaction import Delivery, Header, Outgoing
+from worker.transaction import Delivery, Outgoing
 
 MAX_TRACEPARENT_BYTES = 256
 """A `traceparent` has 55 bytes. A much longer one isn't one, and could make the message too large to send."""
@@ -180,12 +180,14 @@ class Publisher:
             return None
         now_ms = self._wall_clock_ms()
         records = [rejection.record for rejection in rejections]
+        headers = [self._dead_letters.headers(record) for record in records]
         return Outgoing(
             topic=routing.dead_letters,
             keys=[self._dead_letters.key(record) for record in records],
             values=[self._dead_letters.encode(rejection, rejected_at_ms=now_ms) for rejection in rejections],
             partitions=[record.partition for record in records] if routing.same_dead_letter_partitions else None,
             timestamps_ms=[now_ms] * len(records),  # the event's own may be past the topic's retention already
+            headers=headers if any(headers) else None,
         )
 
     def _mark(self, stage: Stage, began_s: float) -> float:

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from worker.errors import OutOfOrderError
 
+Header = tuple[str, str | bytes | None]
+"""A message header, as confluent_kafka takes and gives it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One message of the input topic. `timestamp_ms` is the message's own timestamp (the event time), -1 if it has none."""
+    """One message of a topic. `timestamp_ms` is the message's own timestamp (the event time), -1 if it has none."""
 
     topic: str
     partition: int
@@ -31,6 +34,7 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[Header] = ()
 
     @property
     def next_offset(self) -> int:
@@ -43,7 +47,7 @@ class Records:
     """The records of one poll as columns, in the order of arrival (and so in offset order within each partition).
 
     A poll brings thousands of records; an object for each would cost more than decoding it. `records[i]` makes one on
-    demand, for the rare paths that need it. `headers` is None unless the source was told to keep them.
+    demand, for the rare paths that need it. `headers` is None if nobody kept them; they may be made on demand, too.
     """
 
     topic: str
@@ -52,7 +56,7 @@ class Records:
     timestamps_ms: NDArray[np.int64]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
-    headers: Sequence[Sequence[tuple[str, str | bytes | None]]] | None = None
+    headers: Sequence[Sequence[Header]] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -65,6 +69,7 @@ class Records:
             timestamp_ms=int(self.timestamps_ms[index]),
             key=self.keys[index],
             value=self.values[index],
+            headers=() if self.headers is None else tuple(self.headers[index]),
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -93,6 +98,7 @@ class Records:
             timestamps_ms=np.array([r.timestamp_ms for r in records], dtype=np.int64),
             keys=[r.key for r in records],
             values=[r.value for r in records],
+            headers=[r.headers for r in records] if any(r.headers for r in records) else None,
         )
 
 
@@ -111,6 +117,7 @@ class Reason(StrEnum):
     NO_KEY_NO_VALUE = "no_key_no_value"
     OVERSIZE = "oversize"
     BAD_FORECAST = "bad_forecast"
+    OUT_OF_CALENDAR = "out_of_calendar"
     ENGINE_FAILED = "engine_failed"
 
 

@@ -59,6 +59,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
     partitions = shares(list(plan.pages), request.workers)[number]
     with ExitStack() as cleanup:
         contract = contracts(own)
+        cleanup.callback(contract.close)
         engines = load_engines(own, contract.features)
         cleanup.callback(engines.close)
         standby = standby_of(own, contract, engines.serving, cleanup)

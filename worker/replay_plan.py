@@ -121,7 +121,7 @@ class Planner:
         """Write what the plan needs: topics, schemas, and the book, in a transaction. The plan, as it is in the book."""
         self._create_topics()
         settings = replay_settings(self._settings, self._request, plan.model, "book")
-        contracts(settings)  # registers the schemas, where there is a registry
+        contracts(settings).close()  # registers the schemas, where there is a registry
         book = transaction(settings, self._reader.consumer_group_metadata, unwatched, lambda p: plan.pages[p].note())
         try:
             entries = read_book(self._reader, self._topic, self._there())  # somebody may have been faster

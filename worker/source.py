@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from worker.deadline import Clock
 from worker.errors import FatalDeliveryError
-from worker.headers import headers_of
+from worker.headers import HeadersOnDemand
 from worker.records import Record, Records
 from worker.source_errors import check, fatal
 
@@ -115,14 +115,12 @@ class KafkaSource:
     Args:
         consumer: with auto-commit and auto-offset-store off.
         topic: the input topic.
-        headers: True keeps record headers (costs time per record).
     """
 
-    def __init__(self, consumer: Consumer, topic: str, *, clock: Clock, headers: bool = False) -> None:
+    def __init__(self, consumer: Consumer, topic: str, *, clock: Clock) -> None:
         self._consumer = consumer
         self._topic = topic
         self._clock = clock
-        self._headers = headers
         self._assigned: frozenset[int] = frozenset()
         self._first: dict[int, int] = {}  # partition -> first offset polled since it was assigned
         self._last: dict[int, Record] = {}  # partition -> the last record polled
@@ -267,12 +265,13 @@ class KafkaSource:
             timestamps_ms=np.fromiter((m.timestamp()[1] for m in kept), np.int64, len(kept)),
             keys=[m.key() for m in kept],
             values=[m.value() for m in kept],
-            headers=[headers_of(m) for m in kept] if self._headers else None,
+            headers=HeadersOnDemand(kept),
         )
         for partition in np.unique(records.partitions).tolist():
             indices = np.flatnonzero(records.partitions == partition)
             self._first.setdefault(partition, int(records.offsets[indices[0]]))
-            self._last[partition] = replace(records[int(indices[-1])], value=None)  # the value's memory isn't needed
+            # The value's memory isn't needed.
+            self._last[partition] = replace(records[int(indices[-1])], value=None, headers=())
         return records
 
     def _settled(self, messages: list[Message]) -> list[Message]:

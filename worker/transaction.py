@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from worker.deadline import Deadline
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError
-from worker.records import Positions
+from worker.records import Header, Positions
 
 Watch = Callable[[str, Deadline], AbstractContextManager[None]]
 
@@ -35,10 +35,6 @@ Watch = Callable[[str, Deadline], AbstractContextManager[None]]
 def unwatched(_: str, __: Deadline) -> AbstractContextManager[None]:
     """Trust the time-outs."""
     return nullcontext()
-
-
-Header = tuple[str, str | bytes | None]
-"""As confluent_kafka takes and gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +273,13 @@ class Transaction(_StateMachine):
         )
         self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
         self._state = State.READY
+
+    def commit_outputs(self, deadline: Deadline) -> None:
+        """Commit everything produced since the last commit, which stands for no positions. Raises as `commit` does."""
+        self._require("commit")
+        if self._state is State.OPEN:
+            self._call("commit_transaction", self._producer.commit_transaction, deadline, FatalDeliveryError)
+            self._state = State.READY
 
     def _begin(self, deadline: Deadline) -> None:
         if self._state is State.READY:

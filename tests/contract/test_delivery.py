@@ -18,8 +18,8 @@ from tests.helpers.topics import Isolation, read_messages
 from tests.helpers.waiting import wait_until
 from worker.deadline import Deadline
 from worker.errors import FencedError
-from worker.records import Positions, Span
-from worker.transaction import Delivery, Flushed, Header, Outgoing, Transaction
+from worker.records import Header, Positions, Span
+from worker.transaction import Delivery, Flushed, Outgoing, Transaction
 
 PARTITIONS = 2
 QUEUE_MESSAGES = 200

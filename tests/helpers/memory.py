@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from worker.deadline import Clock, Deadline
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError
-from worker.records import Positions, Record, Records
+from worker.records import Header, Positions, Record, Records
 from worker.source import Lag, Listener
-from worker.transaction import Header, Outgoing
+from worker.transaction import Outgoing
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.avro import Case, Json, decode, one_by_one, oracle, records_of
+from tests.helpers.avro import Case, Json, decode, encoded, one_by_one, oracle, records_of
 from tests.helpers.avro_strategies import cases
 
 SLOW_TO_DRAW = settings(
@@ -87,3 +90,60 @@ def damaged(data: st.DataObject, message: bytes) -> bytes:
         for at in data.draw(st.lists(st.integers(0, len(message) - 1), min_size=1, max_size=3)):
             changed[at] = data.draw(st.integers(0, 255))
     return bytes(changed)
+
+
+DATED: dict[str, Any] = {
+    "type": "record",
+    "name": "Dated",
+    "fields": [
+        {"name": "sku_id", "type": "string"},
+        {"name": "as_of", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "sales", "type": {"type": "array", "items": "float"}},
+    ],
+}
+DATED_CASE = Case(
+    writer=DATED, reader=DATED, inputs={"sales": 2}, key_fields=["sku_id"], echo_fields=["sku_id", "as_of", "at"]
+)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def has_date(days: int, time_ms: int) -> bool:
+    """Whether Python's calendar has both."""
+    try:
+        dt.date(1970, 1, 1) + dt.timedelta(days=days)
+        EPOCH + dt.timedelta(milliseconds=time_ms)
+    except OverflowError:
+        return False
+    return True
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(2**31), 2**31 - 1) | st.sampled_from([-719_163, -719_162, 2_932_896, 2_932_897]),
+            st.integers(-(2**63), 2**63 - 1)
+            | st.sampled_from([-62_135_596_800_001, -62_135_596_800_000, 253_402_300_799_999, 253_402_300_800_000])
+            | st.integers(0, 2 * 10**12),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_what_no_calendar_has_is_refused_by_both_ways_and_nothing_else_is(dates: list[tuple[int, int]]) -> None:
+    prefix = DATED_CASE.framing.prefix_for(DATED)
+    plain = {**DATED, "fields": [{**f, "type": p} for f, p in zip(DATED["fields"], PLAIN_TYPES, strict=True)]}
+    messages = [
+        prefix + encoded(plain, {"sku_id": f"sku{i}", "as_of": days, "at": at, "sales": [1.0, 2.0]})
+        for i, (days, at) in enumerate(dates)
+    ]
+    fast, slow = (
+        decode(decoder, DATED_CASE, records_of(messages)) for decoder in (DATED_CASE.decoder(), one_by_one(DATED_CASE))
+    )
+    assert DATED_CASE.is_fast()
+    assert fast == slow
+    assert fast.sources == [i for i, date in enumerate(dates) if has_date(*date)]
+    assert {reason for _, reason, _ in fast.rejections} <= {"out_of_calendar"}
+
+
+PLAIN_TYPES = ["string", "int", "long", {"type": "array", "items": "float"}]

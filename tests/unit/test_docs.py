@@ -27,7 +27,7 @@ PAGES = sorted(
 )
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "openssl", "pip"})
+OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "kcat", "openssl", "pip"})
 PARSERS = {PROGRAM: build_parser, engine_build.PROGRAM: engine_build.build_parser}
 VARIABLES = frozenset({"ARGS", "DATA", "PYTHON", "VENV"})
 
