@@ -19,7 +19,8 @@ from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
 from worker import dead_letters_command, diff_command, models_command
 from worker.cli import build_parser
-from worker.compose import assembled, contracts, load_engine
+from worker.compose import assembled, load_engine
+from worker.compose_wire import contracts
 from worker.deadline import Deadline
 from worker.errors import ConfigurationError, ForecastWorkerError
 from worker.health import start_server

@@ -11,19 +11,17 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
-from schemas.load import Schema, load_schema
+from schemas.load import Schema
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
 from worker.compose_models import is_watched, watched_engines
+from worker.compose_wire import Contracts, codecs, contracts
 from worker.deadline import Deadline
-from worker.decode import Decoder, Decodes
-from worker.decoders import Decoders
-from worker.encode import DeadLetterEncoder, ForecastEncoder, echo_fields_of
+from worker.decode import Decodes
 from worker.engine import Engine, EngineSpec
 from worker.errors import ContractError, FatalDeliveryError, UnreachableError
 from worker.forecasting import Forecasting
-from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
 from worker.freshness import Freshness
 from worker.guard_reference import reference_of
 from worker.guard_watch import Guard
@@ -35,7 +33,6 @@ from worker.pipeline import Pipeline, Probe
 from worker.plan_loading import Model, load_model, load_onnx
 from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
-from worker.registry import RegistrySchemas
 from worker.settings_model import Settings
 from worker.source import KafkaSource, Source
 from worker.standby import StandBy
@@ -60,42 +57,6 @@ INIT_REMEDIES: Mapping[int, str] = {
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contracts:
-    """The three schemas and how messages of each are framed. `close` ends what the framing holds open."""
-
-    features: Schema
-    forecast: Schema
-    dead_letter: Schema
-    framing: Framing
-    close: Callable[[], None] = lambda: None
-
-
-def contracts(settings: Settings) -> Contracts:
-    """Load the schemas. With Confluent framing, also ask the registry for (or register) the output schemas' ids.
-
-    Raises `SchemaError` if a file is wrong, `ContractError` if the registry refuses a schema, `UnreachableError` if it
-    can't be asked.
-    """
-    wire = settings.wire
-    features = load_schema(wire.features, "sku_features")
-    forecast = load_schema(wire.forecast, "sku_forecast")
-    dead_letter = load_schema(wire.dead_letter, "dead_letter")
-    if wire.framing == "single_object":
-        others = [load_schema(path, path.name) for path in wire.writer_schemas]
-        framing: Framing = SingleObjectFraming([features, *others, forecast, dead_letter])
-        return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
-    registry = registry_of(settings)
-    try:
-        framing = _confluent_framing(settings, registry, forecast, dead_letter)
-    except BaseException:
-        registry.close()
-        raise
-    return Contracts(
-        features=features, forecast=forecast, dead_letter=dead_letter, framing=framing, close=registry.close
-    )
 
 
 def load_engine(settings: Settings, features: Schema) -> Engine:
@@ -227,7 +188,7 @@ def worker_of(
 ) -> Worker:
     """The loop and the pure parts around it. Opens nothing."""
     batching, limits, engines = settings.batching, settings.breaker, computing.engines
-    encode, decoder, dead_letters = _codecs(settings, contract)
+    encode, decoder, dead_letters = codecs(settings, contract)
     tallies = Tallies()
     tallies.engine(engines.serving.spec)
     tallies.backup(None if engines.backup is None else engines.backup.spec)
@@ -301,60 +262,6 @@ def _timing(settings: Settings) -> Timing:
         revoke_budget_s=settings.delivery.revoke_budget_s,
         schema_retry_s=settings.registry.retry_after_s,
     )
-
-
-def _codecs(
-    settings: Settings, contract: Contracts
-) -> tuple[Callable[[EngineSpec], ForecastEncoder], Decoders, DeadLetterEncoder]:
-    """What turns values into rows and forecasts into values."""
-    echo_fields = echo_fields_of(contract.features, contract.forecast)
-    prefix = contract.framing.prefix_for(contract.forecast)
-
-    def encoder(engine: EngineSpec) -> ForecastEncoder:
-        return ForecastEncoder(
-            schema=contract.forecast,
-            prefix=prefix,
-            echo_fields=echo_fields,
-            quantiles=engine.quantiles,
-            horizon=engine.horizon,
-        )
-
-    def decoder(inputs: Mapping[str, int | None]) -> Decoder:
-        return Decoder(
-            reader_schema=contract.features,
-            inputs=inputs,
-            key_fields=settings.wire.key_fields,
-            echo_fields=echo_fields,
-            framing=contract.framing,
-            max_value_bytes=settings.input.max_value_bytes,
-        )
-
-    dead_letters = DeadLetterEncoder(
-        contract.dead_letter,
-        contract.framing.prefix_for(contract.dead_letter),
-        max_value_bytes=settings.input.max_value_bytes,
-        max_message_bytes=max_message_bytes(settings),
-    )
-    return encoder, Decoders(decoder), dead_letters
-
-
-def registry_of(settings: Settings) -> RegistrySchemas:
-    """The client of the registry that the settings name. Doesn't connect yet; whoever asks for it closes it."""
-    auth = settings.registry
-    return RegistrySchemas(
-        url=auth.url or "",
-        timeout_s=auth.timeout_s,
-        basic_auth=(auth.username, auth.password.get_secret_value()) if auth.username and auth.password else None,
-        ca_location=None if auth.ca_location is None else str(auth.ca_location),
-    )
-
-
-def _confluent_framing(settings: Settings, registry: RegistrySchemas, forecast: Schema, dead_letter: Schema) -> Framing:
-    """Framing by a registry's schema ids, under the subjects that Confluent's clients use: topic name and '-value'."""
-    id_of = registry.register if settings.registry.auto_register else registry.find
-    outputs = {settings.output.topic: forecast, settings.output.dead_letter_topic: dead_letter}
-    known = {id_of(f"{topic}-value", schema): schema for topic, schema in outputs.items()}
-    return ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, known=known)
 
 
 def _delivery(settings: Settings, consumer: Consumer, source: KafkaSource, watch: Watch) -> Delivery:

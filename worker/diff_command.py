@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.engine_card import EngineCard
 from schemas.model_store import is_store, open_version
 from worker.actuals import Actuals, actuals_from_events, actuals_from_parquet
-from worker.compose import Contracts
+from worker.compose_wire import Contracts
 from worker.decode import Decoder
 from worker.diff_html import page, require_matplotlib
 from worker.diff_recompute import recompute

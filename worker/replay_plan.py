@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from schemas.load import Schema, load_schema
 from schemas.model_store import current_name, is_store, is_version_name, open_version
 from worker.clients import consumer_config, made
-from worker.compose import contracts, load_engine, registry_of, transaction
+from worker.compose import load_engine, transaction
+from worker.compose_wire import contracts, registry_of
 from worker.deadline import Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.framing import SingleObjectFraming

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer
 
 from schemas.load import load_schema
 from worker.clients import made, reader_config
-from worker.compose import Contracts, registry_of
+from worker.compose_wire import Contracts, registry_of
 from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
 from worker.logs import kafka_logger
 from worker.settings_model import Settings
