@@ -9,6 +9,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY worker worker
+COPY engine_build engine_build
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.12-slim

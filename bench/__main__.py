@@ -1,4 +1,4 @@
-"""`python -m bench [throughput|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|engine-build|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from bench import (
+    engine_build,
     event_file,
     freshretailnet,
     guard,
@@ -30,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "events": event_file.main,
     "freshretailnet": freshretailnet.main,
     "replay": replay.main,
+    "engine-build": engine_build.main,
     "report": report.main,
 }
 

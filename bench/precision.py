@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     models: dict[str, object] = {}
     for name, data in DATA.items():
         series = data.load()
-        calibration, test, actual = _rows(series, data)
+        calibration, test, actual = rows_of_data(series, data)
         for folder in sorted(options.models.glob(f"{name}-*")):
             models[folder.name] = _measured(folder / "model.onnx", calibration, test, actual)
             content["models"] = models
@@ -70,18 +70,24 @@ def _machine() -> dict[str, str]:
     return {"machine": platform.machine(), "python": platform.python_version(), **libraries}
 
 
-def _rows(series: SeriesSet, data: Data) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
-    """Columns to calibrate with, columns of the test origins, and what was sold after those."""
+def rows_of_data(
+    series: SeriesSet, data: Data, *, most_series: int | None = None
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
+    """Columns to calibrate with, columns of the test origins, and what was sold after those.
+
+    most_series: about how many series to take, evenly spaced; None for all.
+    """
+    step = 1 if most_series is None else max(len(series) // most_series, 1)
     start = len(series.dates) - data.test_days
     known = [int(day) for day in series.dates[: start - HORIZON_DAYS][-data.calibration_days :]]
     test = [int(series.dates[start - 1 + 7 * week]) for week in range(data.origins)]
-    actual = np.concatenate([series.actuals(day) for day in test])
-    return _columns(series, known), _columns(series, test), actual
+    actual = np.concatenate([series.actuals(day)[::step] for day in test])
+    return _columns(series, known, step), _columns(series, test, step), actual
 
 
-def _columns(series: SeriesSet, days: Sequence[int]) -> dict[str, FloatArray]:
+def _columns(series: SeriesSet, days: Sequence[int], step: int) -> dict[str, FloatArray]:
     events = [{**series.windows(day), "as_of": np.full(len(series), day, np.float32)} for day in days]
-    return {name: np.concatenate([event[name] for event in events]) for name in events[0]}
+    return {name: np.concatenate([event[name][::step] for event in events]) for name in events[0]}
 
 
 def _measured(

@@ -79,7 +79,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     site = parser.add_argument_group("TensorRT")
     site.add_argument("--target", default="", metavar="sm80,sm89", help="GPU types to build for instead of this one")
     site.add_argument("--runtime", choices=("auto", *NAMES), default="auto", help="(auto)")
-    site.add_argument("--workspace-mib", type=int, help="most scratch memory (the library's own limit)")
+    site.add_argument("--workspace-mib", type=_positive, help="most scratch memory (the library's own limit)")
     site.add_argument("--timing-cache", type=Path, metavar="FOLDER", help="makes later builds on the same GPU faster")
     out = parser.add_argument_group("outcome")
     out.add_argument("--keep-current", action="store_true", help="publish, but let CURRENT be")
@@ -123,7 +123,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     calibration = _calibration(arguments, graph, schema)
     if calibration is not None:
-        console.print(str(calibration.coverage), highlight=False)
+        console.print(calibration.coverage.table())
     evaluation = None
     if arguments.evaluation is not None:
         evaluation = load_evaluation(arguments.evaluation, graph.inputs, graph.horizon, schema)
@@ -217,6 +217,13 @@ def _targets(text: str) -> tuple[str, ...]:
     if wrong:
         raise InputError("--target", [f"got {', '.join(wrong)}, expected names as in sm80,sm89"])
     return tuple(dict.fromkeys(f"{match[1]}.{match[2]}" for match in found if match is not None))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number above 0")
+    return value
 
 
 def _quantiles(text: str) -> tuple[float, ...]:

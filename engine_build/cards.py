@@ -97,6 +97,8 @@ def _made(
         )
     rows = rows_of(columns, 0, GOLDEN_ROWS)
     outputs = OnnxRun(graph.path).forecasts(rows)
+    if not np.isfinite(outputs).all():
+        raise InputError(str(graph.path), ["gives forecasts that aren't finite for calibration rows; mend the model"])
     shapes = {name: ("batch",) if width is None else ("batch", width) for name, width in graph.inputs.items()}
     return EngineCard(
         model=model,

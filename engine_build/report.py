@@ -10,9 +10,13 @@ from typing import Any, Final
 
 from engine_build.choice import ORDER, Decision
 from engine_build.plan import BuiltPlan, PlanOrder, Site
-from engine_build.report_charts import accuracy_chart, bars, latency_chart, throughput_chart
 from schemas.engine_card import Accuracy, Precision
 from schemas.html_page import figure, page, section, table
+
+try:
+    from engine_build import report_charts as charts
+except ImportError:  # a worker that builds for itself has no matplotlib: the page has tables then
+    charts = None  # type: ignore[assignment]
 
 Report = Mapping[str, Any]
 """One build, as JSON has it: what `report_of` returns."""
@@ -62,7 +66,8 @@ def render(reports: Sequence[Report]) -> str:
     for report in reports:
         body += _build(report)
     if first["accuracy"]:
-        body.append(figure("", "Accuracy per precision", accuracy_chart(first["accuracy"])))
+        if charts is not None:
+            body.append(figure("", "Accuracy per precision", charts.accuracy_chart(first["accuracy"])))
         body.append(section("Accuracy", _accuracy(first["accuracy"])))
     if first["calibration"]:
         rows = [(str(key), str(value)) for key, value in first["calibration"].items()]
@@ -104,16 +109,40 @@ def _build(report: Report) -> list[str]:
     ]
     measured = {plan["precision"]: plan["measurement"] for plan in report["plans"] if plan["measurement"] is not None}
     if measured:
-        parts.append(figure("", f"Latency on {where}", latency_chart(measured, where)))
-        parts.append(figure("", f"Throughput on {where}", throughput_chart(measured, where)))
-        memory = {name: each["device_memory_bytes"] / 2**20 for name, each in measured.items()}
-        parts.append(figure("", f"Device memory on {where}", bars(memory, "MiB", f"Device memory {where}")))
+        parts.append(section(f"Measured on {where}", _measured(measured)))
     else:
         parts.append(section(f"Latency, throughput and memory on {where}", f"<p>{_NOT_MEASURED}</p>"))
-    sizes = {plan["precision"]: plan["size_bytes"] / 2**20 for plan in report["plans"] if plan["size_bytes"]}
+    return [*parts, *(() if charts is None else _figures(report["plans"], measured, where))]
+
+
+def _figures(plans: Sequence[Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]], where: str) -> list[str]:
+    drawn = []
+    if measured:
+        memory = {name: each["device_memory_bytes"] / 2**20 for name, each in measured.items()}
+        drawn = [
+            figure("", f"Latency on {where}", charts.latency_chart(measured, where)),
+            figure("", f"Throughput on {where}", charts.throughput_chart(measured, where)),
+            figure("", f"Device memory on {where}", charts.bars(memory, "MiB", f"Device memory {where}")),
+        ]
+    sizes = {plan["precision"]: plan["size_bytes"] / 2**20 for plan in plans if plan["size_bytes"]}
     if sizes:
-        parts.append(figure("", f"Plan size for {where}", bars(sizes, "MiB", f"Plan size {where}")))
-    return parts
+        drawn.append(figure("", f"Plan size for {where}", charts.bars(sizes, "MiB", f"Plan size {where}")))
+    return drawn
+
+
+def _measured(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            f"{name}, {point['rows']:,} rows",
+            f"{1000 * point['median_s']:.3f}",
+            f"{1000 * point['p99_s']:.3f}",
+            f"{point['rows_per_s']:,.0f}",
+            f"{each['device_memory_bytes'] / 2**20:,.0f}",
+        )
+        for name, each in measured.items()
+        for point in each["points"]
+    ]
+    return table(("", "median, ms", "p99, ms", "rows/s", "memory, MiB"), rows)
 
 
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:

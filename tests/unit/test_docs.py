@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import engine_build.cli as engine_build
 from bench.report import BEGIN, END, RESULTS, front_page_text, guard_page_text
 from worker.cli import PROGRAM, build_parser
 from worker.guard import Rule
@@ -26,7 +27,8 @@ PAGES = sorted(
 )
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "kcat", "pip"})
+OTHER_PROGRAMS = frozenset({"cp", "docker", "export", "kcat", "openssl", "pip"})
+PARSERS = {PROGRAM: build_parser, engine_build.PROGRAM: engine_build.build_parser}
 VARIABLES = frozenset({"ARGS", "DATA", "PYTHON", "VENV"})
 
 
@@ -68,9 +70,9 @@ def problem(words: list[str]) -> str | None:
         targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), flags=re.MULTILINE))
         wrong = [a for a in arguments if a not in targets and a.partition("=")[0] not in VARIABLES]
         return f"make has no {wrong}" if wrong else None
-    if program == PROGRAM:
+    if program in PARSERS:
         try:
-            build_parser().parse_args(arguments)
+            PARSERS[program]().parse_args(arguments)
         except SystemExit as exited:
             return f"{PROGRAM} exits with {exited.code}" if exited.code else None
         return None

@@ -135,3 +135,27 @@ def test_optional_libraries_are_imported_when_they_are_needed_only(module: str) 
         for alias in node.names
     }
     assert not top & {"cuda", "tensorrt", "tensorrt_rtx"}
+
+
+def test_engine_build_names_its_runtimes_in_one_file_each() -> None:
+    """TensorRT's modules are imported by name in `trt.py`, cuda-python's in `device.py`; nobody else names either."""
+
+    def quoting(text: str) -> set[str]:
+        return {
+            name
+            for name, path in modules("engine_build").items()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "importlib.import_module"
+            and text in ast.unparse(node)
+        }
+
+    assert quoting("name") == {"engine_build.trt"}
+    assert quoting("cuda.bindings") == {"engine_build.device"}
+    direct = {
+        name
+        for name in modules("engine_build")
+        for each in GRAPH[name]
+        if each.split(".")[0] in {"tensorrt", "tensorrt_rtx", "cuda"}
+    }
+    assert direct == set()
