@@ -52,7 +52,9 @@ def test_the_workers_settings_are_valid_and_fit_the_compose_file() -> None:
     assert settings.registry.url == "http://registry:8081/apis/ccompat/v7"
     assert "QUARKUS_HTTP_PORT: 8081" in text
     assert f"127.0.0.1:{settings.server.port}:{settings.server.port}" in text
-    assert set(load_topics()) == {settings.input.topic, settings.output.topic, settings.output.dead_letter_topic}
+    outputs, fleet = settings.output, settings.fleet
+    named = {settings.input.topic, outputs.topic, outputs.dead_letter_topic, fleet.control_topic, fleet.state_topic}
+    assert set(load_topics()) == named
     grace = re.search(r"stop_grace_period: (\d+)s", text)
     assert grace is not None
     assert int(grace[1]) > settings.shutdown.grace_s
