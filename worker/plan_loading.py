@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import structlog
 
+from schemas.card_signature import SignatureError, load_public_keys, load_signed_card
 from schemas.engine_card import CARD_NAME, EngineCard, Precision, load_card
 from schemas.model_store import is_store
 from schemas.plan_choice import RuntimeName, missing_plan_message, select_plan
@@ -77,9 +78,10 @@ def load_model(
         schema: the feature schema.
         machine: this one, if None.
 
-    Raises `MissingPlanError`, and what `OnnxEngine.load` and `tensorrt_load.load_engine` raise.
+    Raises `ContractError` if `engine.trusted_keys` are set and the card isn't signed by any, `MissingPlanError`, and what `OnnxEngine.load` and `tensorrt_load.load_engine` raise.
     """
     here, model = machine or Machine(run=_run), Model(path=path, card=card)
+    _require_trusted(settings, model)
     wanted = settings.engine
     if wanted.runtime == "onnx" or (wanted.runtime == "auto" and not card.plans):
         return load_onnx(settings, model, schema)
@@ -90,8 +92,24 @@ def load_model(
             log.warning("no plan fits: ONNX Runtime serves on the CPU, much slower", reason=str(error))
             return load_onnx(settings, model, schema)
         if wanted.on_missing_plan == "build" and not isinstance(error, NoGpuError):
-            return _with_plan(settings, _built(model, str(error), here), schema, here)
+            built = _built(model, str(error), here)
+            _require_trusted(settings, built)
+            return _with_plan(settings, built, schema, here)
         raise
+
+
+def _require_trusted(settings: Settings, model: Model) -> None:
+    """Raise `ContractError` unless a key of `engine.trusted_keys`, if there are any, signed this very card."""
+    paths = settings.engine.trusted_keys
+    if not paths:
+        return
+    path = model.folder / CARD_NAME
+    try:
+        signed = load_signed_card(path, load_public_keys(paths))
+    except SignatureError as error:
+        raise ContractError(f"engine.trusted_keys: {error}") from error
+    if signed != model.card:
+        raise ContractError(f"engine.trusted_keys: {path} was replaced while it was read; load it again")
 
 
 def _with_plan(settings: Settings, model: Model, schema: Mapping[str, Any], machine: Machine) -> Engine:

@@ -134,6 +134,11 @@ class EngineSettings(Section):
         description="if no plan fits this GPU and TensorRT: stop (`fail`), serve the ONNX file on the CPU (`onnx`), or build one "
         "here first, which takes minutes and needs write access to the models (`build`)",
     )
+    trusted_keys: Annotated[tuple[Path, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        description="Ed25519 public keys (PEM files): a model is loaded only if one of them signed its card (`engine-build sign`); "
+        "none: signatures aren't asked for",
+    )
     threads: int = Field(default=0, ge=0, description="threads of ONNX Runtime; 0: all cores")
     slots: int = Field(default=2, ge=1, le=64, description="batches in flight at a time")
     max_rows: int | None = Field(

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog.testing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from schemas.card_signature import signed
 from schemas.engine_card import CARD_NAME, EngineCard, Plan, load_card, write_card
 from schemas.model_store import CURRENT_NAME
 from tests.helpers.gpu_engines import INPUTS, FakeGpu, PlanFolder, plan_of
@@ -266,3 +269,30 @@ def test_both_engines_of_a_version_agree(place: Place) -> None:
         values.append(engine.collect(engine.submit(slot, 5)).values.copy())
         engine.close()
     np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+
+
+def public_key_in(folder: Path, key: Ed25519PrivateKey) -> Path:
+    path = folder / "trusted.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
+def test_only_a_card_that_a_trusted_key_signed_is_loaded(place: Place, tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    only = ("engine.runtime=onnx", f"engine.trusted_keys={public_key_in(tmp_path, key)}")
+    with pytest.raises(ContractError, match=r"engine\.trusted_keys: .* isn't signed; sign it with `engine-build sign`"):
+        place.load(*only)
+    write_card(signed(place.card, Ed25519PrivateKey.generate()), place.version.folder / CARD_NAME)
+    with pytest.raises(ContractError, match=r"engine\.trusted_keys: "):
+        place.load(*only)
+    write_card(signed(place.card, key), place.version.folder / CARD_NAME)
+    assert isinstance(place.load(*only), OnnxEngine)
+
+
+def test_a_card_that_changed_after_it_was_read_is_refused(place: Place, tmp_path: Path) -> None:
+    key, folder = Ed25519PrivateKey.generate(), place.version.folder
+    read_before = place.card
+    write_card(signed(read_before, key), folder / CARD_NAME)
+    settings = settings_for(folder, "engine.runtime=onnx", f"engine.trusted_keys={public_key_in(tmp_path, key)}")
+    with pytest.raises(ContractError, match="was replaced while it was read"):
+        load_model(settings, folder / "model.onnx", read_before, schema_for(INPUTS), place.machine)
