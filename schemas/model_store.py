@@ -4,7 +4,7 @@
     MODELS/<model>/<version>/card.json             names every other file with its digest
     MODELS/<model>/<version>/model.onnx
     MODELS/<model>/<version>/graphs/<precision>.onnx
-    MODELS/<model>/<version>/plans/<gpu>-<runtime>-<precision>.plan
+    MODELS/<model>/<version>/plans/<gpu>-<runtime>-<precision>-<digest>.plan
 
 A version is written aside, under a hidden name, and renamed: a folder with a version's name is complete. `CURRENT` and a
 card that gains a plan are replaced by renaming too, so a reader sees the old file or the new one.

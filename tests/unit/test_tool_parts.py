@@ -14,7 +14,7 @@ class Registry:
     """A registry's client that knows nothing and can be closed."""
 
     def __init__(self) -> None:
-        self.closed = 0
+        self.closings: list[str] = []
 
     def schema(self, schema_id: int) -> None:
         raise AssertionError(f"asked for {schema_id}")
@@ -23,7 +23,7 @@ class Registry:
         raise ContractError(f"refused: {subject} {schema is not None}")
 
     def close(self) -> None:
-        self.closed += 1
+        self.closings.append("closed")
 
 
 @pytest.fixture
@@ -45,17 +45,18 @@ def settings(framing: Any) -> Settings:
 def test_reading_registers_nothing_and_closes_the_registry(registry: Registry) -> None:
     with tool_parts.reading(settings("confluent")) as contract:
         assert contract.framing.prefix_bytes == 5
-    assert registry.closed == 1
+        assert not registry.closings
+    assert len(registry.closings) == 1
 
 
 def test_reading_without_a_registry(registry: Registry) -> None:
     with tool_parts.reading(settings("single_object")) as contract:
         assert contract.framing.prefix_bytes == 10
         contract.close()
-    assert not registry.closed
+    assert not registry.closings
 
 
 def test_a_registry_that_refuses_is_closed(registry: Registry) -> None:
     with pytest.raises(ContractError, match="refused"):
         compose_wire.contracts(settings("confluent"))
-    assert registry.closed == 1
+    assert len(registry.closings) == 1
