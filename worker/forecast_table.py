@@ -1,6 +1,6 @@
 """Forecasts gathered from a topic: the newest of each key, or of each key and date, as one array. Pure.
 
-A forecast is kept as its bytes, so 50,000 of 14 days and 3 levels take about 20 MB on the way.
+A forecast is kept as its bytes, so 50,000 of 14 days and 3 levels take about 27 MB on the way.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Gathered:
 
     def __init__(self, *, by_date: bool) -> None:
         self._by_date = by_date
+        self._layouts: dict[Layout, Layout] = {}
         self._dates: dict[bytes, set[int]] = {}
         self.rows: dict[Unit, Row] = {}
         self.models: Counter[str] = Counter()
@@ -84,7 +85,9 @@ class Gathered:
             return
         values = np.asarray(quantiles, dtype=np.float32)
         source = (_int(content.get("source_partition")), _int(content.get("source_offset")))
-        self.put(key, Row(as_of=as_of, layout=(days, _as_float32(levels)), values=values.tobytes(), source=source))
+        layout = (days, _as_float32(levels))
+        layout = self._layouts.setdefault(layout, layout)  # one object for all: it is larger than the numbers
+        self.put(key, Row(as_of=as_of, layout=layout, values=values.tobytes(), source=source))
         self.models[f"{content.get('model')} {content.get('model_version')}"] += 1
 
     def put(self, key: bytes, row: Row) -> None:
