@@ -106,8 +106,8 @@ class Policy:
         return self.lead_days + self.review_days
 
     def position(self, on_hand: float, on_order: float) -> float:
-        """Units that count as there: of what spoils overnight only what is on its way."""
-        return on_order if self.perishable else on_hand + on_order
+        """Units that count as there: of what spoils overnight only what is on its way, less what is owed (on_hand below 0)."""
+        return on_order + (min(on_hand, 0.0) if self.perishable else on_hand)
 
     def quantity(self, order_up_to: float, position: float) -> float:
         """Units to order: what is missing, in whole packs; 0 if nothing is."""

@@ -10,8 +10,8 @@ each change, also if it is killed at any moment and started again. What makes th
    their ends, and only then decides, about all keys at once: so an old forecast that compaction left is never acted on.
 3. It publishes only what differs from the proposals as they stand on the topic (`order_desk.py`). What was published before
    a crash is found there; what wasn't committed isn't, and is decided again.
-4. Proposals and the positions of what was read are one transaction, sent with the group's generation: who lost a partition
-   can't commit for it any more. The own topic is read to its very end, past transactions that are still open (they
+4. Proposals and the positions of both inputs are one transaction, also if nothing new was read: positions are what carries the
+   group's generation, and by that who lost a partition can't commit for it any more. The own topic is read to its very end, past transactions that are still open (they
    are waited for), so nothing of a predecessor is overlooked.
 5. Any error ends the process. The next start settles it: it fences its predecessor and begins at 2.
 
@@ -27,7 +27,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -37,7 +37,7 @@ from demo.order_desk import Change, OrderDesk, put
 from demo.order_policy import Policy, PolicyError
 from demo.replenishment_wire import forecast_of, proposal_of, proposal_value, stock_of
 from demo.single_object import ForeignValueError
-from demo.table_reader import TableError, partition_count, read_tables
+from demo.table_reader import Place, TableError, partition_count, read_tables
 
 _LOG: Final = logging.getLogger("replenishment")
 _BATCH: Final = 1000
@@ -78,6 +78,8 @@ class Replenisher:
         self._wiring, self._policy, self._today = wiring, policy, today
         self._desks: dict[int, OrderDesk] = {}
         self._restored: dict[int, int] = {}
+        self._next: dict[Place, int] = {}
+        self._group: object = None
         self._consumer = Consumer(
             {
                 "bootstrap.servers": wiring.bootstrap_servers,
@@ -120,13 +122,27 @@ class Replenisher:
 
     def step(self, timeout_s: float) -> int:
         """Take what comes within `timeout_s`, and publish what changes by it, in one transaction: proposals published."""
-        messages = [_sound(message) for message in self._consumer.consume(_BATCH, timeout_s)]
-        messages = [message for message in messages if message.partition() in self._desks]  # it may have been revoked
+        messages = [message for message in self._consumer.consume(_BATCH, timeout_s) if self._is_due(_sound(message))]
         touched = self._learn(messages)
         changes = {number: desk.changes(touched[number], self._today()) for number, desk in self._due(touched)}
         if messages or any(changes.values()):
-            self._publish(changes, _positions(messages))
+            self._publish(changes, self._positions({*changes, *(_known(each.partition()) for each in messages)}))
         return sum(len(each) for each in changes.values())
+
+    def _is_due(self, message: Message) -> bool:
+        """Whether it is the next one of a partition that is ours, and moves on if so.
+
+        A message that was fetched before partitions changed hands is not: it is in the tables already, or another's.
+        """
+        place, offset = (str(message.topic()), _known(message.partition())), _known(message.offset())
+        if offset < self._next.get(place, offset + 1):
+            return False
+        self._next[place] = offset + 1
+        return True
+
+    def _positions(self, numbers: Collection[int]) -> list[TopicPartition]:
+        """Where to go on in the partitions `numbers` of both inputs."""
+        return [TopicPartition(*place, offset) for place, offset in sorted(self._next.items()) if place[1] in numbers]
 
     def _due(self, touched: dict[int, set[bytes]]) -> list[tuple[int, OrderDesk]]:
         """The desks that have something to decide; on a new day, and after their restoration, about everything."""
@@ -170,9 +186,8 @@ class Replenisher:
                 self._produce(number, key, value)
                 if proposal is not None and proposal.refusal is not None:
                     _LOG.warning("%s: nothing proposed, %s", key.decode(errors="replace"), proposal.refusal)
-        if positions:
-            group = self._consumer.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(list(positions), group, _TIMEOUT_S)
+        # Without positions (the client passes over an empty list) nobody would ask whether the partitions are still ours.
+        self._producer.send_offsets_to_transaction(list(positions), self._group, _TIMEOUT_S)
         self._producer.commit_transaction(_TIMEOUT_S)
         for number, found in changes.items():
             self._desks[number].settle(found)
@@ -188,6 +203,8 @@ class Replenisher:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Before anything is read: the tables of these partitions, as they are on the topics now."""
+        # Of now: who is put out of the group has an empty one until he is told, and that is not checked.
+        self._group = consumer.consumer_group_metadata()
         numbers = sorted({each.partition for each in partitions})
         wiring = self._wiring
         tables = read_tables(wiring.bootstrap_servers, wiring.tables, numbers, own=wiring.proposals)
@@ -197,20 +214,16 @@ class Replenisher:
         for message in tables.messages:
             self._take(self._desks[_known(message.partition())], message)
         for each in partitions:
-            each.offset = tables.ends[each.topic, each.partition]
+            each.offset = self._next[each.topic, each.partition] = tables.ends[each.topic, each.partition]
         consumer.assign(partitions)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Steps are whole, so no transaction is open here."""
-        for number in {each.partition for each in partitions}:
+        numbers = {each.partition for each in partitions}
+        for number in numbers:
             self._desks.pop(number, None)
+        self._next = {place: offset for place, offset in self._next.items() if place[1] not in numbers}
         consumer.unassign()
-
-
-def _positions(messages: Sequence[Message]) -> list[TopicPartition]:
-    """Where to go on: after the last message of each partition."""
-    last = {(str(each.topic()), _known(each.partition())): _known(each.offset()) for each in messages}
-    return [TopicPartition(topic, number, offset + 1) for (topic, number), offset in last.items()]
 
 
 def _sound(message: Message) -> Message:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from demo.order_desk import Forecast, Proposal, Stock
 from demo.order_policy import three_quantiles
-from demo.single_object import SingleObject
+from demo.single_object import ForeignValueError, SingleObject
 from schemas.load import load_schema
 
 SCHEMAS: Final = Path(__file__).parent / "schemas"
@@ -34,9 +35,14 @@ def forecast_of(value: bytes, partition: int, offset: int) -> Forecast:
 
 
 def stock_of(value: bytes) -> Stock:
-    """A value of the stock's topic. Raises `ForeignValueError`."""
+    """A value of the stock's topic. Raises `ForeignValueError`, also if its numbers or their sum aren't finite."""
     record = _STOCK.decode(value)
-    return Stock(on_hand=record["on_hand"], on_order=record["on_order"])
+    stock = Stock(on_hand=record["on_hand"], on_order=record["on_order"])
+    if not math.isfinite(stock.on_hand + stock.on_order):
+        raise ForeignValueError(
+            f"got on_hand {stock.on_hand:g} and on_order {stock.on_order:g}, expected finite numbers with a finite sum"
+        )
+    return stock
 
 
 def stock_value(sku_id: str, store_id: str, stock: Stock, counted_at_ms: int) -> bytes:

@@ -103,3 +103,11 @@ def test_values_of_another_schema_and_cut_ones_are_refused() -> None:
             stock_of(wrong)
     with pytest.raises(ForeignValueError, match="begins with"):
         proposal_of(value)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("field", ["on_hand", "on_order"])
+def test_stock_that_is_no_number_is_foreign(field: str, wrong: float) -> None:
+    stock = replace(Stock(on_hand=1.0, on_order=2.0), **{field: wrong})
+    with pytest.raises(ForeignValueError, match=f"{field} .*expected finite"):
+        stock_of(stock_value("sku", "store", stock, 0))

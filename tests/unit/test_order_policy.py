@@ -40,6 +40,10 @@ def test_what_spoils_overnight_does_not_count_as_there() -> None:
     assert Policy().position(on_hand=5.0, on_order=2.0) == 7.0
 
 
+def test_what_is_owed_counts_also_against_what_spoils_overnight() -> None:
+    assert Policy(perishable=True).position(on_hand=-3.0, on_order=2.0) == -1.0
+
+
 def test_all_wrong_values_are_told_at_once() -> None:
     with pytest.raises(PolicyError) as caught:
         Policy(lead_days=-1, review_days=0, critical_ratio=1.0, pack=0.0, perishable=True)
