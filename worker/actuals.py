@@ -29,7 +29,7 @@ _PENDING_CELLS = 4_000_000
 class Actuals:
     """Sales of days, by key. A later entry of the same key and day replaces an earlier one.
 
-    20 bytes for each key and day, sorted; looking up is a binary search for all at once.
+    12 bytes for each key and day, sorted; looking up is a binary search for all at once.
     """
 
     def __init__(self) -> None:

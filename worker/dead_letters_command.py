@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 
 from confluent_kafka import Producer
@@ -42,7 +42,7 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> None:
     groups: dict[str, Group] = {}
     unreadable = Group(reason="")
     with _letters_topic(settings) as (reader, decoder, _):
-        ledger = _ledger(settings, Cluster(settings, kafka_logger()))
+        ledger = _ledger_if_any(settings, Cluster(settings, kafka_logger()))
         for letter in _letters(reader, decoder, selection, unreadable):
             group = groups.setdefault(letter.reason, Group(reason=letter.reason))
             group.add(letter, is_redriven=letter in ledger, max_samples=arguments.samples)
@@ -79,16 +79,19 @@ def redrive(settings: Settings, arguments: argparse.Namespace, *, probe: Probe =
     unreadable = Group(reason="")
     cluster = Cluster(settings, kafka_logger())
     target = _target(settings, cluster, None if arguments.force else arguments.max_attempts)
-    with _letters_topic(settings) as (reader, decoder, _):
-        letters = _letters(reader, decoder, selection, unreadable)
+    with (
+        _letters_topic(settings) as (reader, decoder, _),
+        # Closed by us: after --limit letters it isn't at its end, and would outlive the consumer.
+        closing(_letters(reader, decoder, selection, unreadable)) as letters,
+    ):
         if arguments.dry_run:
-            outcome = _redrive(settings, target, _Nowhere(), _ledger(settings, cluster)).run(
-                letters, limit=arguments.limit
-            )
+            ledger = _ledger_if_any(settings, cluster)
+            outcome = _redrive(settings, target, _Nowhere(), ledger).run(letters, limit=arguments.limit)
         else:
             cluster.ensure_topic(target.ledger_topic, LEDGER_CONFIG)
+            cluster.wait_for_topic(target.ledger_topic)
             with closing(_transaction(settings)) as outbox:
-                ledger = _ledger(settings, cluster)  # not before: now nobody else can write to it
+                ledger = _ledger(settings)  # not before: now nobody else can write to it
                 outcome = _redrive(settings, target, outbox, ledger, probe).run(letters, limit=arguments.limit)
     _say_redriven(outcome, target, unreadable.letters, arguments)
 
@@ -131,24 +134,31 @@ def _transaction(settings: Settings) -> Transaction:
 def _target(settings: Settings, cluster: Cluster, max_attempts: int | None) -> Target:
     topic = settings.input.topic
     cluster.routing()  # all topics are there
+    cluster.check_message_sizes([topic])
     config = cluster.config(topic) or {}
     retention_ms = int(config.get("retention.ms", "-1")) if "delete" in config.get("cleanup.policy", "delete") else -1
     return Target(
         topic=topic,
         partitions=cluster.partitions()[topic],
         retention_ms=retention_ms if retention_ms >= 0 else None,
-        ledger_topic=f"{settings.output.dead_letter_topic}{LEDGER_SUFFIX}",
+        ledger_topic=_ledger_topic(settings),
         max_attempts=max_attempts,
     )
 
 
-def _ledger(settings: Settings, cluster: Cluster) -> Ledger:
-    """Who was redriven, by the ledger topic as it is now; nobody if there is none."""
-    topic = f"{settings.output.dead_letter_topic}{LEDGER_SUFFIX}"
-    if topic not in cluster.partitions():
-        return Ledger()
-    with reader_of(settings, topic) as reader:
+def _ledger(settings: Settings) -> Ledger:
+    """Who was redriven, by the ledger topic as it is now. Raises `UnreachableError` if it isn't there."""
+    with reader_of(settings, _ledger_topic(settings)) as reader:
         return Ledger.of(reader.read(reader.spans()))
+
+
+def _ledger_if_any(settings: Settings, cluster: Cluster) -> Ledger:
+    """The same for who only looks: without the topic nobody was redriven. Not for a redrive, which would do all again."""
+    return _ledger(settings) if _ledger_topic(settings) in cluster.partitions() else Ledger()
+
+
+def _ledger_topic(settings: Settings) -> str:
+    return f"{settings.output.dead_letter_topic}{LEDGER_SUFFIX}"
 
 
 @contextmanager
@@ -157,18 +167,19 @@ def _letters_topic(settings: Settings) -> Iterator[tuple[TopicReader, FramedRead
         yield reader, FramedReader(contract.dead_letter, contract.framing), contract.framing
 
 
-def _letters(reader: TopicReader, decoder: FramedReader, selection: Selection, unreadable: Group) -> Iterator[Letter]:
+def _letters(reader: TopicReader, decoder: FramedReader, selection: Selection, unreadable: Group) -> Generator[Letter]:
     """The letters that are meant, up to the topic's end as of now. `unreadable.letters` counts what is no letter."""
     spans = reader.spans_between(selection.from_ms, None)  # a letter's own timestamp is when it was written
     if selection.places:
         wanted = {place.partition for place in selection.places}
         spans = {partition: span for partition, span in spans.items() if partition in wanted}
-    for record in reader.read(spans):
-        letter = letter_of(record, decoder)
-        if isinstance(letter, Refusal):
-            unreadable.letters += 1
-        elif selection.has(letter):
-            yield letter
+    with closing(reader.read(spans)) as records:
+        for record in records:
+            letter = letter_of(record, decoder)
+            if isinstance(letter, Refusal):
+                unreadable.letters += 1
+            elif selection.has(letter):
+                yield letter
 
 
 def _one_letter(reader: TopicReader, decoder: FramedReader, place: Place) -> Letter:

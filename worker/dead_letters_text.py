@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
@@ -36,7 +37,8 @@ def group_lines(topic: str, groups: Sequence[Group], unreadable: int) -> str:
             _ranges(sorted(group.partitions)),
         )
     out = StringIO()
-    Console(file=out, width=_WIDTH).print(table)
+    # Topics and reasons are data: what looks like rich's markup in them is none.
+    Console(file=out, width=_WIDTH, markup=False, emoji=False, highlight=False).print(table)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     if not groups:
         lines = [f"no dead letters in {topic} that the conditions hold for"]
@@ -104,7 +106,7 @@ def letter_lines(letter: Letter, content: Mapping[str, object] | Refusal) -> str
 
 
 def letter_json(letter: Letter, content: Mapping[str, object] | Refusal) -> str:
-    """The same for programs: key, value and headers in base64."""
+    """The same for programs: key, value and headers in base64; numbers that JSON lacks as "nan", "inf" and "-inf"."""
     problem, record = (content.detail, None) if isinstance(content, Refusal) else (None, dict(content))
     return json.dumps(
         {
@@ -120,11 +122,11 @@ def letter_json(letter: Letter, content: Mapping[str, object] | Refusal) -> str:
             "value_bytes": letter.value_bytes,
             "headers": [[name, _base64(value)] for name, value in letter.headers],
             "cut": sorted(letter.cut),
-            "content": record,
+            "content": _json_value(record),
             "content_problem": problem,
         },
         indent=2,
-        default=lambda value: _base64(value) if isinstance(value, bytes) else str(value),
+        allow_nan=False,
     )
 
 
@@ -183,6 +185,18 @@ def _text(raw: bytes) -> str:
 
 def _header(value: str | bytes | None) -> str:
     return _text(value) if isinstance(value, bytes) else str(value)
+
+
+def _json_value(value: object) -> object:
+    """A decoded value as JSON has it: bytes in base64, and what JSON has no kind for as its text."""
+    if isinstance(value, Mapping):
+        return {str(name): _json_value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
+    if isinstance(value, bytes):
+        return _base64(value)
+    is_json = value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_json else str(value)
 
 
 def _base64(raw: str | bytes | None) -> str | None:

@@ -43,7 +43,8 @@ class Report:
 def text(report: Report) -> str:
     """Tables for a terminal."""
     out = StringIO()
-    console = Console(file=out, width=_WIDTH)
+    # Keys and names are data: what looks like rich's markup in them is none.
+    console = Console(file=out, width=_WIDTH, markup=False, emoji=False, highlight=False)
     for part in (_sides(report), *_changes(report), *_accuracies(report), _movers(report.comparison.movers)):
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())

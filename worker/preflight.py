@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from confluent_kafka.cimpl import NewTopic
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.model_store import MODEL_NAME, current_name, is_store, open_version
 from worker.clients import admin_config, made, max_message_bytes
+from worker.deadline import Clock, Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.publish import Routing
 from worker.settings_model import Settings
@@ -22,14 +24,27 @@ from worker.settings_model import Settings
 METADATA_TIMEOUT_S = 10.0
 CREATE_TIMEOUT_S = 30.0
 
+_VISIBLE_POLL_S = 0.2
+
 _FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
 class Cluster:
-    """The broker's view of topics. Blocks up to `METADATA_TIMEOUT_S` a call."""
+    """The broker's view of topics. Blocks up to `METADATA_TIMEOUT_S` a call.
 
-    def __init__(self, settings: Settings, logger: Logger) -> None:
+    clock: monotonic seconds. pause: waits for that many seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        logger: Logger,
+        *,
+        clock: Clock = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._settings = settings
+        self._clock, self._pause = clock, pause
         with made("admin client"):
             self._admin = AdminClient(admin_config(settings), logger=logger)
 
@@ -63,16 +78,16 @@ class Cluster:
             raise UnreachableError(f"topic {topic}: asking for its configuration: {error.str()}") from exception
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
-    def check_message_sizes(self) -> Sequence[str]:
-        """Hold the output topics' largest message against the producer's. Gives the topics that couldn't be asked.
+    def check_message_sizes(self, topics: Sequence[str] | None = None) -> Sequence[str]:
+        """Hold the largest message of `topics` (the outputs) against the producer's. Gives those that couldn't be asked.
 
         Raises `ConfigurationError` that names every topic which takes less than the producer may send: its batches are
-        filled up to that limit, and one that the topic refuses would stop the worker at every restart.
+        filled up to that limit, and one that the topic refuses would stop whoever writes at every restart.
         """
         limit_bytes = max_message_bytes(self._settings)
         writes = self._settings.output
         unknown, problems = [], []
-        for topic in (writes.topic, writes.dead_letter_topic):
+        for topic in (writes.topic, writes.dead_letter_topic) if topics is None else topics:
             config = self.config(topic)
             if config is None:
                 unknown.append(topic)
@@ -103,6 +118,20 @@ class Cluster:
                 "principal to"
             ) from exception
         return True
+
+    def wait_for_topic(self, topic: str) -> None:
+        """Return once the metadata shows `topic`: one that was just created isn't known to every broker at once.
+
+        Raises `UnreachableError` after `CREATE_TIMEOUT_S`, or if no broker answers.
+        """
+        deadline = Deadline.after(CREATE_TIMEOUT_S, self._clock)
+        while topic not in self.partitions():
+            if deadline.expired:
+                raise UnreachableError(
+                    f"topic {topic}: not shown for {CREATE_TIMEOUT_S:g} s, although it was created; check that this "
+                    "principal may describe it, and run the command again"
+                )
+            self._pause(_VISIBLE_POLL_S)
 
     def routing(self) -> Routing:
         """Where outputs go, by the topics as they are now. Raises `UnreachableError` naming every topic that is missing."""

@@ -7,7 +7,7 @@ said that there is nothing more before an offset at or beyond its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -90,7 +90,7 @@ class TopicReader:
             spans = {p: Span(spans[p].first_offset, max(at, spans[p].first_offset)) for p, at in self._at(to_ms, spans)}
         return spans
 
-    def read(self, spans: Mapping[int, Span]) -> Iterator[Record]:
+    def read(self, spans: Mapping[int, Span]) -> Generator[Record]:
         """Every committed record of `spans`, in offset order within each partition, partitions mixed.
 
         Blocks while it waits for the broker. Raises `UnreachableError` if that stops answering. A span that retention has
@@ -114,9 +114,7 @@ class TopicReader:
         moved_s = self._clock()
         while ends:
             messages = self._consumer.consume(_BATCH_RECORDS, _POLL_S)
-            if messages:
-                moved_s = self._clock()
-            elif self._clock() - moved_s > STALL_S:
+            if not messages and self._clock() - moved_s > STALL_S:
                 raise UnreachableError(
                     f"topic {self._topic}: nothing came for {STALL_S:g} s, and partitions {sorted(ends)} aren't read to "
                     "their ends; is their leader up?"
@@ -130,6 +128,8 @@ class TopicReader:
                     self._consumer.pause([TopicPartition(self._topic, partition)])
                 elif message.error() is None:
                     yield _record(message)
+            if messages:
+                moved_s = self._clock()  # not before: what the caller did with the records took its own time
 
     def _says_position(self, message: Message) -> bool:
         """True for a record and for the end of a partition, whose offsets say how far we are.

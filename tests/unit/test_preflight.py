@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from schemas.engine_card import CARD_NAME, CardError, load_card
+from tests.helpers.clock import ManualClock
 from tests.helpers.confluent import failing, kafka_error
 from tests.helpers.models import tiny_model
 from worker import preflight
@@ -211,3 +212,21 @@ def test_a_topic_is_created_once(cluster: Cluster) -> None:
     admin(cluster).creation = failing(kafka_error(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     with pytest.raises(ConfigurationError, match=r"creating topic new: .* create it with one partition and a=b"):
         cluster.ensure_topic("new", {"a": "b"})
+
+
+def test_a_topic_is_waited_for_until_the_metadata_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "AdminClient", FakeAdmin)
+    clock, pauses = ManualClock(), []
+    made: Cluster
+
+    def pause(seconds: float) -> None:
+        clock.advance(seconds)
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            admin(made).has(late=1)
+
+    made = Cluster(settings(), logging.getLogger("preflight"), clock=clock, pause=pause)
+    made.wait_for_topic("late")
+    assert len(pauses) == 3
+    with pytest.raises(UnreachableError, match="topic never: not shown for 30 s"):
+        made.wait_for_topic("never")
