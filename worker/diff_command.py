@@ -13,7 +13,7 @@ from worker.actuals import Actuals, actuals_from_events, actuals_from_parquet
 from worker.compose_wire import Contracts
 from worker.decode import Decoder
 from worker.diff_html import page, require_matplotlib
-from worker.diff_recompute import recompute
+from worker.diff_recompute import EventDates, recompute
 from worker.diff_report import Report, Side, as_json, text
 from worker.errors import ConfigurationError
 from worker.forecast_diff import compare
@@ -84,22 +84,23 @@ def _recomputed(
     model, card = _model(settings, arguments.model)
     rows = min(_BATCH_ROWS, card.profile.max_rows)
     engine = OnnxEngine.load(model, card, contract.features, slots=1, max_rows=rows, threads=settings.engine.threads)
+    dates = EventDates(contract.features)
     try:
         decoder = Decoder(
             reader_schema=contract.features,
             inputs=engine.spec.inputs,
             key_fields=settings.wire.key_fields,
-            echo_fields=(),
+            echo_fields=dates.echo_fields,
             framing=contract.framing,
             max_value_bytes=settings.input.max_value_bytes,
         )
         with reader_of(settings, settings.input.topic) as reader:
-            found = recompute(before, reader, decoder, engine, by_date=arguments.all_dates)
+            found = recompute(before, reader, decoder, engine, dates, by_date=arguments.all_dates)
     finally:
         engine.close()
     left_out = {
         "event isn't on the topic any more": found.gone,
-        "event has another key now": found.different,
+        "event has another key or as_of now": found.different,
         "event can't be decoded": found.rejected,
         "forecast breaks a rule": found.bad,
     }
@@ -149,7 +150,7 @@ def _report(
     arguments: argparse.Namespace,
 ) -> None:
     matching = matched(before, after)
-    layout = common_layout([*before.layouts, *after.layouts])
+    layout = common_layout(before.layouts(matching.units) | after.layouts(matching.units))
     old, new = before.table(matching.units, layout), after.table(matching.units, layout)
     actual = None if actuals is None else actuals.of(old.keys, old.as_of, layout[0])
     report = Report(

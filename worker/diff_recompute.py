@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from typing import cast
 
+import fastavro
 import numpy as np
 
-from worker.actuals import batches
+from worker.actuals import AS_OF, batches
+from worker.avro import Schema, plain, record_type_from_schema
 from worker.decode import Decoder
 from worker.engine import Engine
 from worker.errors import SchemaUnavailableError, UnreachableError
@@ -21,12 +25,31 @@ from worker.records import Record, Records, Span
 from worker.topic_reader import TopicReader
 
 
+class EventDates:
+    """Reads the `as_of` of events, out of what their decoder repeats of them.
+
+    features: the schema that events are read by. If it has no such field, events are told by their key only. `echo_fields`
+    is what the decoder must be made with.
+    """
+
+    def __init__(self, features: Schema) -> None:
+        found = record_type_from_schema(features).field(AS_OF)
+        self.echo_fields: tuple[str, ...] = () if found is None else (AS_OF,)
+        fields = [] if found is None else [{"name": AS_OF, "type": plain(found.type)}]
+        self._parsed = record_type_from_schema({"type": "record", "name": "Echo", "fields": fields}).parsed
+
+    def of(self, echo: bytes) -> object:
+        """Days since 1970, None where events have none. echo: the decoder's bytes of `echo_fields` of one event."""
+        record = cast("dict[str, object]", fastavro.schemaless_reader(BytesIO(echo), self._parsed, None))
+        return record.get(AS_OF)
+
+
 @dataclass(slots=True, kw_only=True)
 class Recomputed:
     """The forecasts, and why some are missing.
 
-    gone: their events aren't on the topic any more. different: the event at that position has another key. rejected: the
-    event can't be decoded for this model. bad: the guard wouldn't let the forecast out.
+    gone: their events aren't on the topic any more. different: the event at that position has another key or as_of.
+    rejected: the event can't be decoded for this model. bad: the guard wouldn't let the forecast out.
     """
 
     forecasts: Gathered
@@ -37,11 +60,11 @@ class Recomputed:
 
 
 def recompute(
-    published: Gathered, reader: TopicReader, decoder: Decoder, engine: Engine, *, by_date: bool
+    published: Gathered, reader: TopicReader, decoder: Decoder, engine: Engine, dates: EventDates, *, by_date: bool
 ) -> Recomputed:
     """Compute every forecast of `published` with `engine`, from its event on the reader's topic.
 
-    `decoder` must be made for the engine's inputs. Raises `EngineError` if a batch fails, `UnreachableError` if broker or
+    `decoder` must be made for the engine's inputs and the echo fields of `dates`. Raises `EngineError` if a batch fails, `UnreachableError` if broker or
     registry stop answering.
     """
     outcome = Recomputed(forecasts=Gathered(by_date=by_date))
@@ -51,7 +74,7 @@ def recompute(
     found = 0
     for batch in batches(_events(reader, sorted(wanted)), engine.spec.max_rows):
         found += len(batch)
-        _compute(batch, wanted, published, decoder, engine, outcome)
+        _compute(batch, wanted, published, decoder, engine, dates, outcome)
     outcome.gone = len(wanted) - found
     outcome.forecasts.models[f"{engine.spec.model} {engine.spec.version}"] = len(outcome.forecasts.rows)
     return outcome
@@ -92,6 +115,7 @@ def _compute(
     published: Gathered,
     decoder: Decoder,
     engine: Engine,
+    dates: EventDates,
     outcome: Recomputed,
 ) -> None:
     slot = engine.acquire()
@@ -111,8 +135,13 @@ def _compute(
             if index in bad:
                 outcome.bad += 1
                 continue
-            # Units of one event share its key; a topic that was made anew may have another event there.
-            units = [unit for unit in wanted[place] if unit[0] == decoded.keys[index]]
+            # Units of one event share its key and date; a topic that was made anew may have another event there.
+            as_of = dates.of(decoded.echoes[index])
+            units = [
+                unit
+                for unit in wanted[place]
+                if unit[0] == decoded.keys[index] and as_of in {None, published.rows[unit].as_of}
+            ]
             outcome.different += not units
             content = np.ascontiguousarray(values[index].T).tobytes()
             for unit in units:

@@ -104,16 +104,15 @@ class Gathered:
         else:
             self.rows.pop((key, None), None)
 
-    @property
-    def layouts(self) -> frozenset[Layout]:
-        """Of all forecasts that are kept."""
-        return frozenset(row.layout for row in self.rows.values())
+    def layouts(self, units: Iterable[Unit]) -> frozenset[Layout]:
+        """Of the forecasts of `units`."""
+        return frozenset(self.rows[unit].layout for unit in units)
 
     def table(self, units: Sequence[Unit], layout: Layout) -> ForecastTable:
         """The forecasts of `units`, in that order, cut to `layout`. Precondition: each of them covers it."""
         days, levels = layout
         values = np.empty((len(units), days, len(levels)), dtype=np.float32)
-        picks = {each: [each[1].index(level) for level in levels] for each in self.layouts}
+        picks = {each: [each[1].index(level) for level in levels] for each in self.layouts(units)}
         for index, unit in enumerate(units):
             row = self.rows[unit]
             shape = (len(row.layout[1]), row.layout[0])

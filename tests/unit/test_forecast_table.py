@@ -72,13 +72,23 @@ def test_units_match_by_key_and_date() -> None:
 def test_the_common_layout_is_what_all_have() -> None:
     before = gathered((b"a", content(1, levels=(0.1, 0.5, 0.9), days=3)))
     after = gathered((b"a", content(1, levels=(0.25, 0.5, 0.9), days=2)))
-    layout = common_layout([*before.layouts, *after.layouts])
+    units = matched(before, after).units
+    layout = common_layout(before.layouts(units) | after.layouts(units))
     assert layout == (2, (0.5, float(np.float32(0.9))))
     table = before.table(matched(before, after).units, layout)
     assert table.values.tolist() == [[[2.0, 3.0], [3.0, 4.0]]]  # day, level
     assert table.take(np.array([0], np.intp)).keys == [b"a"]
     assert len(table) == 1
     assert common_layout([]) == (1, (0.5,))
+
+
+def test_forecasts_without_a_match_do_not_cut_the_others() -> None:
+    before = gathered((b"a", content(1)), (b"gone", content(1, levels=(0.25,), days=1)))
+    after = gathered((b"a", content(1)), (b"other", content(1, levels=(0.75,), days=2)))
+    units = matched(before, after).units
+    layout = common_layout(before.layouts(units) | after.layouts(units))
+    assert layout == (3, tuple(float(np.float32(each)) for each in (0.1, 0.5, 0.9)))
+    assert before.table(units, layout).values.shape == (1, 3, 3)
 
 
 def test_no_common_level_is_refused() -> None:
