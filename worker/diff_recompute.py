@@ -136,12 +136,8 @@ def _compute(
                 outcome.bad += 1
                 continue
             # Units of one event share its key and date; a topic that was made anew may have another event there.
-            as_of = dates.of(decoded.echoes[index])
-            units = [
-                unit
-                for unit in wanted[place]
-                if unit[0] == decoded.keys[index] and as_of in {None, published.rows[unit].as_of}
-            ]
+            told = decoded.keys[index], dates.of(decoded.echoes[index])
+            units = [unit for unit in wanted[place] if _is_of(told, unit[0], published.rows[unit].as_of)]
             outcome.different += not units
             content = np.ascontiguousarray(values[index].T).tobytes()
             for unit in units:
@@ -151,3 +147,8 @@ def _compute(
         raise UnreachableError(f"{error}; check registry.url and whether the registry is up") from error
     finally:
         engine.release(slot)
+
+
+def _is_of(told: tuple[bytes, object], key: bytes, as_of: int) -> bool:
+    """Whether a forecast of `key` and `as_of` can be of the event that tells these; None for an event without a date."""
+    return told[0] == key and told[1] in {None, as_of}
