@@ -93,7 +93,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
             headers=own.output.headers,
         )
         select = _everything if request.keys is None else partial(SelectingDecoder, wanted=request.keys.__contains__)
-        worker = worker_of(own, contract, computing, source, delivery, cluster.routing, probe, select)
+        worker = worker_of(own, contract, computing, source, delivery, cluster.routing, probe, select, live=False)
         yield Part(worker=worker, source=source, delivery=delivery, throttle=throttle)
 
 

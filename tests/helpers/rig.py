@@ -94,6 +94,7 @@ class Rig:
     standby_class: type[FakeEngine] | None = None
     limits: GuardSettings = field(default_factory=GuardSettings)
     slot_class: type[EngineSlot] = EngineSlot
+    live: bool = True
     references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -213,4 +214,5 @@ class Rig:
             clock=self.clock,
             wall_clock_ms=lambda: int(self.clock() * 1000),
             probe=self.probe,
+            live=self.live,
         )
