@@ -55,7 +55,7 @@ def replay_part(
 ) -> Standing:
     """Do process `number`'s share of the plan, or as much as is done when `stopping`: what it comes to.
 
-    `tell` hears of the standing now and then. Raises whatever ends a worker; what was committed stays.
+    `tell` hears of the standing now and then, and of the last one before an error. Raises whatever ends a worker; what was committed stays.
     """
     with assembled_part(settings, plan, number, probe=probe) as part:
         run = _Run(part, clock)
@@ -64,6 +64,7 @@ def replay_part(
             part.delivery.settle(settings.input.topic, Deadline.after(SETTLE_S, clock))
         except BaseException:
             part.worker.abandon()
+            tell(run.standing())  # what it committed counts, however it ends
             raise
         return run.standing()
 
