@@ -107,4 +107,5 @@ class LiveTable:
             as_of = None if value is None else self._as_of(bytes(value))
         except ValueError as problem:
             raise FatalDeliveryError(f"{self._topic}[{partition}] at offset {offset}: {problem}") from problem
-        self._fresher.saw(bytes(key), Live(as_of, message.timestamp()[1], partition, value and bytes(value)))
+        value = None if value is None else bytes(value)
+        self._fresher.saw(bytes(key), Live(as_of, message.timestamp()[1], partition, value, message.headers() or ()))
