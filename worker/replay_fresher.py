@@ -110,6 +110,10 @@ class Fresher:
         """How many keys are known."""
         return len(self._live)
 
+    def may_bury(self, key: bytes) -> bool:
+        """Whether the next record of `key` may have to be put back, so that all of it is needed."""
+        return key in self._open or key in self._awaited
+
     def saw(self, key: bytes, live: Live) -> None:
         """The live topic's next committed record of `key`."""
         awaited = self._awaited.get(key, [])

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from worker.deadline import Clock, Deadline
 from worker.errors import FatalDeliveryError
+from worker.headers import headers_of
 from worker.replay_fresher import Fresher, Live
 from worker.replay_offsets import offsets_of
 from worker.source_errors import check
@@ -108,4 +109,8 @@ class LiveTable:
         except ValueError as problem:
             raise FatalDeliveryError(f"{self._topic}[{partition}] at offset {offset}: {problem}") from problem
         value = None if value is None else bytes(value)
-        self._fresher.saw(bytes(key), Live(as_of, message.timestamp()[1], partition, value, message.headers() or ()))
+        key = bytes(key)
+        headers = (
+            headers_of(message) if self._fresher.may_bury(key) else ()
+        )  # making them costs as much as all the rest
+        self._fresher.saw(key, Live(as_of, message.timestamp()[1], partition, value, headers))

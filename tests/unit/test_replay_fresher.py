@@ -297,3 +297,79 @@ def test_whoever_writes_in_whatever_order_the_freshest_live_forecast_is_never_bu
     if freshest:
         assert log.last is not None
         assert log.last >= freshest
+
+
+WRITERS = ("live 1", "live 2", "ours")
+messages = st.builds(
+    live,
+    st.one_of(st.none(), st.integers(0, 4)),
+    timestamp_ms=st.integers(0, 4),
+    value=st.sampled_from([b"a", b"b", b"c"]),
+)
+acts = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from(WRITERS), messages),
+    st.tuples(st.sampled_from(["commit", "abort"]), st.sampled_from(WRITERS), st.none()),
+)
+
+
+class Topic:
+    """One key: what lies there, by whom, and the state of its transaction (None: open)."""
+
+    def __init__(self) -> None:
+        self.lies: list[tuple[str, Live, bool | None]] = []
+        self.fresher = Fresher()
+        self._seen = 0
+
+    def write(self, writer: str, message: Live) -> None:
+        if writer == "ours":
+            self._look()
+            if message.as_of is None:
+                allowed = self.fresher.allows_withdrawal(b"k", message.timestamp_ms)
+            else:
+                allowed = self.fresher.allows(b"k", message.as_of)
+            if not allowed:
+                return
+            self.fresher.produced(b"k", message)
+        self.lies.append((writer, message, None))
+
+    def end(self, writer: str, *, committed: bool) -> None:
+        if writer == "ours":
+            self._look()
+            self.lies += [("put back", there, None) for _, there in self.fresher.buried()] if committed else []
+            self.fresher.settled(committed=committed)
+        own = {writer, "put back"} if writer == "ours" else {writer}
+        self.lies = [(w, m, committed if state is None and w in own else state) for w, m, state in self.lies]
+
+    def settle(self) -> None:
+        for writer in WRITERS:
+            self.end(writer, committed=True)
+        before = -1
+        while before != len(self.lies):
+            before = len(self.lies)
+            self.end("ours", committed=True)
+            assert before < 200, "it never comes to an end"
+
+    def _look(self) -> None:
+        while self._seen < len(self.lies) and self.lies[self._seen][2] is not None:
+            _, message, committed = self.lies[self._seen]
+            if committed:
+                self.fresher.saw(b"k", message)
+            self._seen += 1
+
+
+@given(taken=st.lists(acts, max_size=40))
+def test_in_the_end_the_last_live_record_lies_under_none_that_it_overrules(
+    taken: list[tuple[str, str, Live | None]],
+) -> None:
+    """Two live workers, withdrawals, equal days, aborts on all sides, and messages that look alike."""
+    topic = Topic()
+    for act, writer, message in taken:
+        if message is not None:
+            topic.write(writer, message)
+        else:
+            topic.end(writer, committed=act == "commit")
+    topic.settle()
+    left = [(writer, message) for writer, message, committed in topic.lies if committed]
+    from_live = [message for writer, message in left if writer.startswith("live")]
+    if from_live:
+        assert not from_live[-1].overrules(left[-1][1])

@@ -73,11 +73,18 @@ def test_something_else_on_the_topic_is_told(ends: Ends) -> None:
         table(LogConsumer({0: [0], 1: []}, {0: 4, 1: 0}), Fresher(), ManualClock(), as_of=refuse)
 
 
-def test_a_record_keeps_what_it_takes_to_write_it_again(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ends.visible
-    found: list[Live] = []
-    fresher = Fresher()
-    monkeypatch.setattr(fresher, "saw", lambda _, live: found.append(live))
+def test_a_record_that_may_be_buried_keeps_what_it_takes_to_write_it_again(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeMessage, "headers", lambda _: [("model", b"m")])
-    table(LogConsumer({0: [0], 1: []}, {0: 4, 1: 0}), fresher, ManualClock())
-    assert [(live.value, live.headers) for live in found] == [(b"value", [("model", b"m")])]
+    fresher, clock = Fresher(), ManualClock()
+    records: dict[int, list[int]] = {0: [0], 1: []}
+    consumer = LogConsumer(records, {0: 4, 1: 0})
+    made = table(consumer, fresher, clock)
+    fresher.produced(b"key 5", Live(1, 0, 0, b"ours"))
+    records[0].append(5)
+    consumer.ends[0] = ends.visible[0] = 6
+    consumer.arrived(0)
+    made.look(Deadline.after(1, clock))
+    ((key, live),) = fresher.buried()
+    assert (key, live.value, live.headers) == (b"key 5", b"value", [("model", b"m")])
