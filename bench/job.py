@@ -73,6 +73,7 @@ class Job:
                 f"delivery.transactional_id={self.group}",
                 f"delivery.commit_interval_s={self.commit_interval_s}",
                 "server.port=off",
+                "guard.without_backup=publish",  # the light model knows the bakeries, not all that is played
                 "log.level=warning",
                 "log.format=text",
                 *more,

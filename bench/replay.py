@@ -75,6 +75,9 @@ class Setting:
             "output": {"topic": f"forecasts-{live}", "dead_letter_topic": f"letters-{live}"},
             "wire": {"writer_schemas": list(self.writer_schemas)},
             "engine": {"model": str(MODEL)},
+            "guard": {
+                "without_backup": "publish"
+            },  # the light model knows the bakeries' events, not all that are played
             "batching": {"coalesce": False},
             "delivery": {"transactional_id": live, "commit_interval_s": COMMIT_INTERVAL_S},
             "log": {"level": "warning", "format": "text"},

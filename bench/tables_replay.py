@@ -36,13 +36,12 @@ def rate_lines(result: Result) -> list[str]:
     spreads = {
         "live path": rate["live_rows_per_s"],
         "replay, one process": rate["replay_rows_per_s"],
-        "replay that commits as often as the live path": rate["equal_rows_per_s"],
     }
+    ratios = {"replay / live path": rate["replay_to_live"]}
+    if "equal_to_live" in rate:  # results from before both were measured have only the first
+        spreads["replay that commits as often as the live path"] = rate["equal_rows_per_s"]
+        ratios["the same, committing as often"] = rate["equal_to_live"]
     rows = [[name, f"{s['median']:,.0f}", f"{s['min']:,.0f} to {s['max']:,.0f}", ""] for name, s in spreads.items()]
-    ratios = {
-        "replay / live path": rate["replay_to_live"],
-        "the same, committing as often": rate["equal_to_live"],
-    }
     rows += [[name, *_ratio(spread)] for name, spread in ratios.items()]
     late = [
         [name, f"{s['median'] * 1000:.0f}", f"{s['min'] * 1000:.0f} to {s['max'] * 1000:.0f}", ""]

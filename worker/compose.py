@@ -176,7 +176,7 @@ class Computing:
     standby: StandBy
 
 
-def worker_of(
+def worker_of(  # noqa: PLR0913 - everything is injected
     settings: Settings,
     contract: Contracts,
     computing: Computing,
@@ -185,8 +185,10 @@ def worker_of(
     routing: Callable[[], Routing],
     probe: Probe,
     select: Callable[[Decodes], Decodes] = lambda decoder: decoder,
+    *,
+    live: bool = True,
 ) -> Worker:
-    """The loop and the pure parts around it. Opens nothing."""
+    """The loop and the pure parts around it. Opens nothing. `live`: see `Worker`."""
     batching, limits, engines = settings.batching, settings.breaker, computing.engines
     encode, decoder, dead_letters = codecs(settings, contract)
     tallies = Tallies()
@@ -253,6 +255,7 @@ def worker_of(
         clock=time.monotonic,
         wall_clock_ms=wall_clock_ms,
         probe=probe,
+        live=live,
     )
 
 

@@ -7,11 +7,12 @@ A key is known from its first forecast here on, so after a start or a rebalance 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.batching import Batch
 
@@ -33,6 +34,29 @@ class FreshKeys:
         return self.fresh / self.known if self.known else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Served:
+    """What is kept of a published batch until its commit: of each row 12 bytes, none of its values."""
+
+    hashes: NDArray[np.int64]
+    partitions: NDArray[np.int32]
+    withdrawn: Sequence[tuple[int, int]]  # partition, and hash of the key
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Served:
+        """`withdrawn` are the keys of which no row came after."""
+        last_row = {key: row for row, key in enumerate(batch.keys)} if batch.withdrawals else {}
+        return cls(
+            hashes=np.fromiter(map(hash, batch.keys), np.int64, len(batch.keys)),
+            partitions=batch.partitions.copy(),  # not a view of something larger
+            withdrawn=[
+                (withdrawal.record.partition, hash(key))
+                for withdrawal in batch.withdrawals
+                if (key := withdrawal.record.key) is not None and last_row.get(key, -1) < withdrawal.after_row
+            ],
+        )
+
+
 class Freshness:
     """Last commit of each key. Used from the loop's thread only.
 
@@ -45,7 +69,7 @@ class Freshness:
         self._window_s = window_s
         self._max_keys = max_keys
         self._last_s: dict[int, dict[int, float]] = {}  # partition -> hash of the key -> time of the commit
-        self._pending: list[Batch] = []
+        self._pending: list[_Served] = []
         self._missed = 0
         self._counted = FreshKeys(0, 0, 0)
         self._count_due_s = float("-inf")
@@ -53,12 +77,12 @@ class Freshness:
     def published(self, batch: Batch) -> None:
         """This batch is in the open transaction."""
         if self._max_keys:
-            self._pending.append(batch)
+            self._pending.append(_Served.of(batch))
 
     def committed(self, now_s: float) -> None:
         """The open transaction was committed at `now_s`."""
-        for batch in self._pending:
-            self._add(batch, now_s)
+        for served in self._pending:
+            self._add(served, now_s)
         self._pending.clear()
 
     def discarded(self) -> None:
@@ -83,11 +107,10 @@ class Freshness:
             self._counted = FreshKeys(known, fresh, self._missed)
         return self._counted
 
-    def _add(self, batch: Batch, now_s: float) -> None:
-        hashes = np.fromiter(map(hash, batch.keys), np.int64, len(batch.keys))
+    def _add(self, served: _Served, now_s: float) -> None:
         room = self._max_keys - sum(map(len, self._last_s.values()))
-        for partition in np.unique(batch.partitions).tolist():
-            mine = hashes[batch.partitions == partition].tolist()
+        for partition in np.unique(served.partitions).tolist():
+            mine = served.hashes[served.partitions == partition].tolist()
             last_s = self._last_s.setdefault(partition, {})
             if len(mine) > room:
                 mine, missed = self._fitting(mine, last_s, room)
@@ -95,10 +118,8 @@ class Freshness:
             before = len(last_s)
             last_s.update(dict.fromkeys(mine, now_s))
             room -= len(last_s) - before
-        for withdrawal in batch.withdrawals:
-            key = withdrawal.record.key
-            if key is not None and key not in batch.keys[withdrawal.after_row :]:
-                self._last_s.get(withdrawal.record.partition, {}).pop(hash(key), None)
+        for partition, hashed in served.withdrawn:
+            self._last_s.get(partition, {}).pop(hashed, None)
 
     @staticmethod
     def _fitting(hashes: list[int], last_s: dict[int, float], room: int) -> tuple[list[int], int]:

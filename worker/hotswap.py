@@ -63,6 +63,11 @@ class EngineSlot:
         return self._backup
 
     @property
+    def can_roll_back(self) -> bool:
+        """Whether another engine may take over from the serving one."""
+        return self._backup is not None
+
+    @property
     def fitted(self) -> Sequence[Fitted]:
         """The versions in use, those that are leaving among them. A new sequence whenever they change."""
         return self._fitted

@@ -53,7 +53,10 @@ class Timing:
 
 
 class Worker:
-    """Moves records from a source through an engine to a delivery. Owns none of them; `drain` leaves all at rest."""
+    """Moves records from a source through an engine to a delivery. Owns none of them; `drain` leaves all at rest.
+
+    `live`: events are to be served soon after their time. False: their age means nothing (a replay), and isn't told.
+    """
 
     def __init__(  # noqa: PLR0913 - everything is injected
         self,
@@ -68,6 +71,7 @@ class Worker:
         clock: Clock,
         wall_clock_ms: Callable[[], int],
         probe: Probe = lambda _: None,
+        live: bool = True,
     ) -> None:
         self._source = source
         self._decoder = decoder
@@ -79,6 +83,7 @@ class Worker:
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
         self._probe = probe
+        self._live = live
         self._catching_up = CatchingUp()
         self._starved_since_s: float | None = None
         self._paused = False
@@ -284,7 +289,8 @@ class Worker:
             lags = self._source.lags(self._wall_clock_ms())
             for lag in lags:
                 self._tallies.lag(lag.partition, lag.records, lag.seconds)
-            self._look_at_freshness(max((lag.seconds for lag in lags), default=0.0), now_s)
+            if self._live:
+                self._look_at_freshness(max((lag.seconds for lag in lags), default=0.0), now_s)
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_EVERY_S
             self._tallies.not_ready(self._reasons())

@@ -56,7 +56,7 @@ def replay_part(
 ) -> Standing:
     """Do process `number`'s share of the plan, or as much as is done when `stopping`: what it comes to.
 
-    `tell` hears of the standing now and then. Raises whatever ends a worker; what was committed stays.
+    `tell` hears of the standing now and then, and of the last one before an error. Raises whatever ends a worker; what was committed stays.
     """
     with assembled_part(settings, plan, number, probe=probe) as part:
         stop = StopSignal(stopping, settings.shutdown.grace_s, clock)
@@ -66,6 +66,7 @@ def replay_part(
             look_last(part.delivery, settings.input.topic, stop)
         except BaseException:
             part.worker.abandon()
+            tell(run.standing())  # what it committed counts, however it ends
             raise
         return run.standing()
 

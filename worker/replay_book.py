@@ -17,7 +17,7 @@ from typing import Final
 from worker.errors import ConfigurationError
 from worker.records import Span
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _OPTIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -72,9 +72,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What is kept with one partition's offset. `totals` are those of the process that has the partition."""
+    """What is kept with one partition's offset. `totals` are those of the process that has the partition.
+
+    partitions: all of the replay, as `partitions_text` writes them: each page tells whether others are missing.
+    """
 
     arguments: Arguments
+    partitions: str
     span: Span
     version: str
     digest: str
@@ -85,6 +89,7 @@ class Page:
         content = {
             "replay": FORMAT,
             "arguments": asdict(self.arguments),
+            "partitions": self.partitions,
             "span": [self.span.first_offset, self.span.next_offset],
             "model": [self.version, self.digest],
             "totals": [getattr(self.totals, field.name) for field in fields(Totals)],
@@ -104,6 +109,7 @@ def page_from_note(text: str | None, where: str) -> Page:
             raise ValueError("of another format")  # noqa: TRY301 - one place turns all that can be wrong into words
         return Page(
             arguments=Arguments(**content["arguments"]),
+            partitions=str(content["partitions"]),
             span=Span(*content["span"]),
             version=content["model"][0],
             digest=content["model"][1],
@@ -119,6 +125,30 @@ def page_from_note(text: str | None, where: str) -> Page:
 def latest_totals(pages: Iterable[Page]) -> Totals:
     """Those of a process: each commit writes all of its totals with the partitions that it moved."""
     return max((page.totals for page in pages), key=lambda totals: (totals.commits, totals.records), default=Totals())
+
+
+def partitions_text(partitions: Iterable[int]) -> str:
+    """Partitions in short, e.g. `0,3-5`: a topic may have thousands, and a page has room for few characters."""
+    runs: list[tuple[int, int]] = []
+    for partition in sorted(set(partitions)):
+        if runs and partition == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], partition)
+        else:
+            runs.append((partition, partition))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def check_whole(kept: Mapping[int, Page], name: str) -> None:
+    """Raise `ConfigurationError` unless the pages are those of all partitions of the replay, of `kept` or none."""
+    found = partitions_text(kept)
+    for partition, page in sorted(kept.items()):
+        if page.partitions != found:
+            raise ConfigurationError(
+                f"--name {name}: got progress of the partitions {found}, expected {page.partitions}, as partition {partition} "
+                "remembers; brokers forget it partition by partition, offsets.retention.minutes after the last commit of each "
+                "(7 days by default). Nobody can tell what the others had: choose another --name, or delete the replay's "
+                "topics and its group to begin anew under this one"
+            )
 
 
 def check_same(known: Arguments, given: Arguments, name: str) -> None:

@@ -24,6 +24,7 @@ from worker.pipeline import Probe
 from worker.preflight import Cluster
 from worker.replay_book import latest_totals
 from worker.replay_delivery import LiveGuard, ReplayDelivery
+from worker.replay_engines import OneModel
 from worker.replay_fresher import AsOfReader, Fresher
 from worker.replay_keys import SelectingDecoder
 from worker.replay_live import LiveTable
@@ -61,7 +62,8 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
     with ExitStack() as cleanup:
         contract = contracts(own)
         cleanup.callback(contract.close)
-        engines = load_engines(own, contract.features)
+        loaded = load_engines(own, contract.features)
+        engines = OneModel(loaded.serving, loaded.backup)
         cleanup.callback(engines.close)
         standby = standby_of(own, contract, engines.serving, cleanup)
         computing = Computing(engines=engines, standby=standby)
@@ -91,7 +93,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
             headers=own.output.headers,
         )
         select = _everything if request.keys is None else partial(SelectingDecoder, wanted=request.keys.__contains__)
-        worker = worker_of(own, contract, computing, source, delivery, cluster.routing, probe, select)
+        worker = worker_of(own, contract, computing, source, delivery, cluster.routing, probe, select, live=False)
         yield Part(worker=worker, source=source, delivery=delivery, throttle=throttle)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from worker.deadline import Clock, Deadline
@@ -51,7 +51,7 @@ class LiveTable:
     ) -> None:
         self._consumer = consumer
         self._admin = admin
-        self._places = [TopicPartition(topic, partition, 0) for partition in range(partitions)]
+        self._places = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(partitions)]
         self._topic = topic
         self._as_of = as_of
         self._fresher = fresher

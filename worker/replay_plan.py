@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from schemas.load import Schema, load_schema
 from schemas.model_store import current_name, is_store, is_version_name, open_version
 from worker.clients import consumer_config, made
-from worker.compose import load_engine, transaction
+from worker.compose import load_engines, transaction
 from worker.compose_wire import contracts, registry_of
 from worker.deadline import Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
@@ -27,7 +27,7 @@ from worker.framing import SingleObjectFraming
 from worker.logs import kafka_logger
 from worker.preflight import Cluster, find_model
 from worker.records import Positions, Span
-from worker.replay_book import Arguments, Page, Totals, check_same, page_from_note
+from worker.replay_book import Arguments, Page, Totals, check_same, check_whole, page_from_note, partitions_text
 from worker.replay_offsets import offsets_of
 from worker.replay_request import Names, Request, arguments_of, replay_settings
 from worker.replay_span import Edges, spans_from_edges
@@ -114,7 +114,7 @@ class Planner:
             )
         plan = self._going_on(entries) if entries else self._new(partitions)
         settings = replay_settings(self._settings, self._request, plan.model, "check")
-        load_engine(settings, load_schema(settings.wire.features, "sku_features")).close()
+        load_engines(settings, load_schema(settings.wire.features, "sku_features")).close()  # the backup, too
         self._check_targets(plan)
         return plan
 
@@ -142,7 +142,12 @@ class Planner:
         _, card = find_model(model)
         pages = {
             partition: Page(
-                arguments=self._arguments, span=span, version=card.version, digest=card.onnx_sha256, totals=Totals()
+                arguments=self._arguments,
+                partitions=partitions_text(spans),
+                span=span,
+                version=card.version,
+                digest=card.onnx_sha256,
+                totals=Totals(),
             )
             for partition, span in spans.items()
         }
@@ -152,6 +157,7 @@ class Planner:
         pages = {partition: entry.page for partition, entry in entries.items()}
         known = next(iter(pages.values()))
         check_same(known.arguments, self._arguments, self._request.name)
+        check_whole(pages, self._request.name)
         if not self._request.allow_gaps:
             self._check_retention(entries)
         model = self._model(known)

@@ -52,7 +52,8 @@ class SpanSource:
         consumer: of the replay's own group, with `enable.partition.eof` and `auto.offset.reset=error`.
         topic: the input topic.
         spans: partition -> what to replay of it.
-        committed: partition -> where its replay stands: the group's committed offset.
+        committed: partition -> where its replay stands: the group's committed offset, or, where deletion may leave a gap, the
+            oldest record behind it.
         allowance: asked before each poll.
         wait: sleeps for so many seconds; used while nothing may be read.
         headers: True keeps record headers.
@@ -151,7 +152,7 @@ class SpanSource:
         for place in committed:
             if place.error is not None or place.offset is None or place.offset < 0:
                 raise FatalDeliveryError(f"can't learn how far the replay is in partition {place.partition}: {place}")
-            offsets[place.partition] = place.offset
+            offsets[place.partition] = max(place.offset, self._start[place.partition])  # not back into a gap
         self._held.clear()
         self._begin(offsets)
 

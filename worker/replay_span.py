@@ -152,6 +152,11 @@ def _problems(
     remedy = "start later, or say --allow-gaps to replay what is left"
     if since.kind == "offset" and first < edge.low:
         yield f"{where}: --from {since.text}: the oldest record left is at offset {edge.low}; {remedy}"
+    elif since.kind == "time" and edge.since is None and 0 < edge.low >= edge.stable_end:
+        yield (
+            f"{where}: --from {since.text}: no record is left of those before offset {edge.stable_end}, and nobody can tell of "
+            f"what time they were; leave it out with --partitions, or say --allow-gaps to replay what is left"
+        )
     elif since.kind == "time" and edge.low > 0 and edge.since is not None:
         offset, timestamp_ms = edge.since
         if offset <= edge.low and timestamp_ms > since.value:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource  # type: ignore[attr-defined] # untyped there
 from confluent_kafka.cimpl import NewTopic
 
@@ -73,18 +73,20 @@ def first_value(consumer: Consumer, topic: str, partitions: int) -> bytes | None
 
     consumer: with `enable.partition.eof`, used for nothing else at the time. Raises `UnreachableError`.
     """
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(partitions)])
     ended: set[int] = set()
     try:
         while len(ended) < partitions:
             message = consumer.poll(TIMEOUT_S)
             if message is None:
                 raise UnreachableError(f"reading {topic}: nothing came within {TIMEOUT_S:g} s; are its brokers up?")
-            value = message.value()
-            if message.error() is not None:
+            if (error := message.error()) is None:
+                if (value := message.value()) is not None:
+                    return bytes(value)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes start so
                 ended.add(int(message.partition() or 0))
-            elif value is not None:
-                return bytes(value)
+            else:
+                raise UnreachableError(f"reading {topic}: {error.str()}; run the same command again")
     except KafkaException as exception:
         raise UnreachableError(f"reading {topic}: {exception.args[0].str()}") from exception
     finally:

@@ -24,7 +24,7 @@ LEAST_S: Final = 0.05
 ASK_TIMEOUT_S: Final = 5.0
 
 Behind = Callable[[], int | None]
-"""How many offsets the live group is behind; None if that isn't known (no live group, or nobody answers)."""
+"""How many offsets the live group is behind, 0 without a live group; None if that isn't known: nobody answered."""
 
 
 class Throttle:
@@ -91,10 +91,12 @@ class Throttle:
 
     def _check(self, pause_above: int) -> None:
         behind = self._behind()
-        if self._paused_since_s is None and behind is not None and behind > pause_above:
+        if behind is None:  # no reason to change anything: brokers in trouble are the time to make way
+            return
+        if self._paused_since_s is None and behind > pause_above:
             self._paused_since_s = self._clock()
             log.info("replay pauses: live work comes first", live_lag_records=behind, pause_above=pause_above)
-        elif self._paused_since_s is not None and (behind is None or behind <= pause_above // 2):
+        elif self._paused_since_s is not None and behind <= pause_above // 2:
             self._paused_s, self._paused_since_s = self.paused_s, None
             log.info("replay goes on", live_lag_records=behind)
 
@@ -116,9 +118,12 @@ class LiveLag:
         """See `Behind`. Partitions that the group never committed for don't count: nobody serves them live."""
         try:
             committed = self._consumer.committed(self._places, timeout=ASK_TIMEOUT_S)
+            for place in committed:
+                if place.error is not None:
+                    raise KafkaException(place.error)  # noqa: TRY301 - the same as an error of all
             ends = {p.partition: self._end(p) for p in committed if p.offset is not None and p.offset >= 0}
         except KafkaException as exception:
-            log.warning("live lag isn't known; the replay goes on without it", reason=exception.args[0].str())
+            log.warning("live lag isn't known; the replay pauses or goes on as before", reason=exception.args[0].str())
             return None
         return behind({p.partition: int(p.offset or 0) for p in committed if p.partition in ends}, ends)
 
@@ -133,8 +138,6 @@ class LiveLag:
         return int(end)
 
 
-def behind(committed: Mapping[int, int], ends: Mapping[int, int]) -> int | None:
-    """Offsets between `committed` and `ends`, both by partition; None if nothing was ever committed."""
-    if not committed:
-        return None
+def behind(committed: Mapping[int, int], ends: Mapping[int, int]) -> int:
+    """Offsets between `committed` and `ends`, both by partition; 0 if nothing was ever committed."""
     return sum(max(0, ends[partition] - offset) for partition, offset in committed.items())

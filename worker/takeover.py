@@ -170,7 +170,7 @@ class Takeover:
 
     def can_leave(self, engine: Engine) -> bool:
         """Whether something else can compute instead of `engine`."""
-        return engine is not self.engine or self._engines.backup is not None
+        return engine is not self.engine or self._engines.can_roll_back
 
     def leave(self, engine: Engine, trip: Trip, behind: Sequence[Flight], error: EngineError | None = None) -> None:
         """Roll back from `engine`, and compute again what it still has.
@@ -198,7 +198,7 @@ class Takeover:
 
     def leave_slow(self, trip: Trip) -> None:
         """Roll back from an engine whose numbers are right: what it has computed is published, the next batch isn't its."""
-        if self._engines.backup is not None:
+        if self._engines.can_roll_back:
             self._tallies.guard_tripped(trip.rule)
             self._roll_back(trip)
 

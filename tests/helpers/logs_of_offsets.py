@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 
 from tests.helpers.confluent import TOPIC, FakeMessage
 
@@ -29,7 +29,10 @@ class LogConsumer:
         return cast(Consumer, self)
 
     def assign(self, places: Iterable[TopicPartition]) -> None:
-        self._next = {place.partition: int(place.offset) for place in places}
+        self._next = {
+            place.partition: self.low.get(place.partition, 0) if place.offset == OFFSET_BEGINNING else int(place.offset)
+            for place in places
+        }
         self._position, self._told_end = {}, set()
 
     def seek(self, place: TopicPartition) -> None:

@@ -93,6 +93,8 @@ class Rig:
     backup_class: type[FakeEngine] | None = None
     standby_class: type[FakeEngine] | None = None
     limits: GuardSettings = field(default_factory=GuardSettings)
+    slot_class: type[EngineSlot] = EngineSlot
+    live: bool = True
     references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class Rig:
         )
         self.backup = self._other(self.backup_class, BACKUP_DIGEST)
         self.standby = self._other(self.standby_class, STANDBY_DIGEST)
-        self.engines = EngineSlot(self.engine, self.backup)
+        self.engines = self.slot_class(self.engine, self.backup)
         self.worker = self._worker()
         self.worker.start()
 
@@ -212,4 +214,5 @@ class Rig:
             clock=self.clock,
             wall_clock_ms=lambda: int(self.clock() * 1000),
             probe=self.probe,
+            live=self.live,
         )

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +59,43 @@ def test_withdrawn_keys_are_forgotten_unless_they_come_again() -> None:
         Event(0, 5, "b"),
     )
     assert freshness.keys(1.0).known == 1
+
+
+def test_nothing_of_a_batch_is_kept_until_its_commit() -> None:
+    freshness = Freshness(window_s=100, max_keys=10)
+    batch = batch_of(Event(0, 1, "a"), Event(0, 2, "a", "tombstone"))
+    held = [batch, batch.keys, batch.partitions, batch.withdrawals, batch.origins]
+    before = [sys.getrefcount(each) for each in held]
+    freshness.published(batch)
+    assert [sys.getrefcount(each) for each in held] == before
+    freshness.committed(1.0)
+    assert freshness.keys(1.0).known == 0
+
+
+class Counted(bytes):
+    """Counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return bytes(self) == other
+
+    __hash__ = bytes.__hash__
+
+
+def test_many_withdrawals_among_many_rows_cost_no_more_than_their_sum() -> None:
+    """The rows of one partition came behind the withdrawals of another: nothing of theirs matches."""
+    rows = [Event(0, number, f"row{number}") for number in range(30)]
+    gone = [Event(1, number, f"gone{number}", "tombstone") for number in range(30)]
+    batch = batch_of(*gone, *rows)
+    counting = replace(batch, keys=[Counted(key) for key in batch.keys])
+    Counted.compared = 0
+    freshness = Freshness(window_s=100, max_keys=100)
+    freshness.published(counting)
+    freshness.committed(1.0)
+    assert Counted.compared < 100
+    assert freshness.keys(1.0).known == 30
 
 
 def test_keys_of_other_partitions_are_somebody_elses() -> None:

@@ -58,6 +58,19 @@ def test_being_behind_is_told_when_it_is_over() -> None:
     assert (told["records"], told["superseded"]) == (6, 5)
 
 
+def test_the_age_of_what_is_replayed_means_nothing() -> None:
+    rig = made(coalesce=False, live=False)
+    rig.clock.advance(10_000)
+    with structlog.testing.capture_logs() as logs:
+        rig.broker.append(0, key("a"), event("a"), timestamp_ms=1000)
+        step(rig)
+        rig.settle()
+        step(rig, 2.0)
+    assert "caught up" not in [entry["event"] for entry in logs]
+    assert latest(rig).forecasts == 1
+    assert latest(rig).oldest_unserved_s == 0
+
+
 def test_a_worker_that_cannot_go_on_says_so() -> None:
     rig = made()
     at_first = rig.worker.stuck

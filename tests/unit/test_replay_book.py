@@ -6,13 +6,23 @@ import pytest
 
 from worker.errors import ConfigurationError
 from worker.records import Span
-from worker.replay_book import Arguments, Page, Totals, check_same, latest_totals, page_from_note
+from worker.replay_book import (
+    Arguments,
+    Page,
+    Totals,
+    check_same,
+    check_whole,
+    latest_totals,
+    page_from_note,
+    partitions_text,
+)
 
 ARGUMENTS = Arguments(
     topic="in", since="earliest", until="latest", partitions="", keys="", model="", target="out", workers=2
 )
 PAGE = Page(
     arguments=ARGUMENTS,
+    partitions="0-1,4",
     span=Span(3, 1 << 60),
     version="2026-11-20",
     digest="f" * 64,
@@ -31,7 +41,7 @@ def test_a_note_fits_where_brokers_keep_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "note", [None, "", "hello", "{}", "[]", '{"replay":2}', PAGE.note()[:-5], PAGE.note().replace("since", "sinc")]
+    "note", [None, "", "hello", "{}", "[]", '{"replay":1}', PAGE.note()[:-5], PAGE.note().replace("since", "sinc")]
 )
 def test_other_notes_are_told_apart(note: str | None) -> None:
     with pytest.raises(ConfigurationError, match="partition 3: got an offset with the note"):
@@ -55,3 +65,18 @@ def test_the_same_command_is_the_same_replay_and_another_one_says_what_differs()
         "  - --model: was not given, now v2",
         "run the same command to go on with that replay, or choose another name",
     ]
+
+
+def test_partitions_in_short() -> None:
+    assert partitions_text([4, 1, 0, 7, 6, 5]) == "0-1,4-7"
+    assert partitions_text([3]) == "3"
+    assert len(partitions_text(range(100_000))) < 10
+
+
+def test_a_name_of_which_the_broker_has_forgotten_some_partitions_is_refused() -> None:
+    check_whole({0: PAGE, 1: PAGE, 4: PAGE}, "n")
+    for kept in ((0, 4), (0, 1, 2, 4)):
+        with pytest.raises(
+            ConfigurationError, match=r"got progress of the partitions .*, expected 0-1,4, .*another --name"
+        ):
+            check_whole(dict.fromkeys(kept, PAGE), "n")

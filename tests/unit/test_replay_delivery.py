@@ -9,7 +9,7 @@ from tests.unit.test_replay_book import PAGE
 from worker.deadline import Deadline
 from worker.errors import AbortableError
 from worker.records import Positions, Span
-from worker.replay_book import Page, Totals, page_from_note
+from worker.replay_book import Totals, page_from_note
 from worker.replay_delivery import LiveGuard, ReplayDelivery
 from worker.replay_fresher import AsOfReader, Fresher, Live
 from worker.transaction import Outgoing
@@ -82,9 +82,7 @@ def test_counts_become_true_with_their_commit_and_stand_in_its_note() -> None:
     rig.commit(5)
     expected = Totals(records=105, forecasts=101, withdrawn=1, rejected=1, not_selected=2, commits=10)
     assert rig.delivery.totals == expected
-    assert page_from_note(rig.delivery.note(1), "") == Page(
-        arguments=PAGE.arguments, span=PAGE.span, version=PAGE.version, digest=PAGE.digest, totals=expected
-    )
+    assert page_from_note(rig.delivery.note(1), "") == PAGE.with_totals(expected)
 
 
 def test_an_abort_counts_nothing() -> None:

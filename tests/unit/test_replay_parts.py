@@ -40,7 +40,9 @@ def plan() -> Plan:
         to_live=False,
         allow_gaps=False,
     )
-    page = Page(arguments=PAGE.arguments, span=Span(10, 110), version="v1", digest="d", totals=Totals())
+    page = Page(
+        arguments=PAGE.arguments, partitions="0-1", span=Span(10, 110), version="v1", digest="d", totals=Totals()
+    )
     names = Names(group="g", forecasts="f", dead_letters="l")
     return Plan(request=request, names=names, model=Path("m"), pages={0: page, 1: page}, resumed=True)
 

@@ -99,6 +99,25 @@ def test_a_rewind_reads_again_what_is_not_committed_also_of_partitions_that_were
     assert drained(made) == [(0, 1), (0, 2)]
 
 
+def test_a_rewind_does_not_go_back_into_a_gap_that_is_allowed() -> None:
+    consumer = LogConsumer({0: [5, 6, 7]}, {0: 8})
+    consumer.low = {0: 5}
+    made = SpanSource(
+        consumer.as_consumer,
+        TOPIC,
+        spans={0: Span(2, 8)},
+        committed={0: 5},  # the book says 3, what is left begins at 5
+        allowance=Free(),
+        clock=ManualClock(),
+        wait=lambda _: None,
+    )
+    made.subscribe(Listener())
+    assert places(made.poll(2, 0.1)) == [(0, 5), (0, 6)]
+    consumer.stored = {0: 3}
+    made.rewind()
+    assert drained(made) == [(0, 5), (0, 6), (0, 7)]
+
+
 def test_a_held_partition_waits_and_comes_again_from_there() -> None:
     clock = ManualClock()
     made = source(LogConsumer({0: [0, 1, 2], 1: [0]}, {0: 3, 1: 1}), {0: Span(0, 3), 1: Span(0, 1)}, clock)

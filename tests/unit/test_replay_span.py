@@ -131,6 +131,15 @@ def test_a_time_before_what_deletion_left_is_refused_but_not_before_the_very_fir
         spans_from_edges(cut, at(NOON_MS), LATEST, allow_gaps=False)
 
 
+def test_a_time_of_which_deletion_left_no_record_at_all_is_refused() -> None:
+    empty = {0: Edges(low=500, stable_end=500), 1: Edges(low=0, stable_end=0), 2: Edges(low=3, stable_end=9)}
+    with pytest.raises(ConfigurationError, match="no record is left of those before offset 500") as raised:
+        spans_from_edges(empty, at(NOON_MS), LATEST, allow_gaps=False)
+    assert len(str(raised.value).splitlines()) == 2, "neither the one that never had any, nor the one with older ones"
+    found = spans_from_edges(empty, at(NOON_MS), LATEST, allow_gaps=True)
+    assert found == {0: Span(500, 500), 1: Span(0, 0), 2: Span(9, 9)}
+
+
 def test_an_offset_start_behind_a_time_end() -> None:
     edges = {0: Edges(low=0, stable_end=30, until=(10, NOON_MS))}
     with pytest.raises(ConfigurationError, match=r"is offset 20, --to .* offset 10: the start is behind the end"):

@@ -1,0 +1,63 @@
+"""What a plan refuses, without a broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.models import INPUTS, tiny_model
+from tests.unit.test_replay_request import NOW_MS, given, settings
+from worker import replay_plan
+from worker.errors import ConfigurationError, ContractError
+from worker.replay_plan import Entry, Planner
+from worker.replay_request import request_from
+from worker.replay_span import Edges
+from worker.settings import Settings
+
+MODEL_INPUTS = dict(list(INPUTS.items())[:1])
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> dict[int, Entry]:
+    """What the broker keeps of the name. The input topic has two partitions of ten records; targets aren't there."""
+    kept: dict[int, Entry] = {}
+    edges = {partition: Edges(low=0, stable_end=10) for partition in range(2)}
+    monkeypatch.setattr(replay_plan, "Cluster", lambda *_: None)
+    monkeypatch.setattr(Planner, "_consumer", lambda *_: None)
+    monkeypatch.setattr(replay_plan, "read_book", lambda *_: kept)
+    monkeypatch.setattr(Planner, "_there", lambda _: range(2))
+    monkeypatch.setattr(Planner, "_edges", lambda *_: edges)
+    monkeypatch.setattr(Planner, "_check_retention", lambda *_: None)
+    monkeypatch.setattr(Planner, "_check_targets", lambda *_: None)
+    return kept
+
+
+def planner(own: Settings) -> Planner:
+    return Planner(own, request_from(given(), own, NOW_MS))
+
+
+def local(model: Path, *more: str) -> Settings:
+    return settings(f"engine.model={model}", "batching.max_rows=8", *more)
+
+
+def test_a_name_goes_on_with_all_its_partitions_or_not_at_all(entries: dict[int, Entry], tmp_path: Path) -> None:
+    made = planner(local(tiny_model(tmp_path)))
+    plan = made.plan()
+    assert (plan.resumed, sorted(plan.pages)) == (False, [0, 1])
+    entries.update({p: Entry(offset=3, page=page) for p, page in plan.pages.items()})
+    assert made.plan().resumed
+    del entries[1]
+    with pytest.raises(ConfigurationError, match="--name n: got progress of the partitions 0, expected 0-1"):
+        made.plan()
+
+
+def test_a_backup_that_does_not_fit_is_refused_before_anything_is_written(
+    entries: dict[int, Entry], tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "model", inputs=MODEL_INPUTS)
+    backup = tiny_model(tmp_path / "backup")
+    made = planner(local(model, f"engine.backup={backup}"))
+    with pytest.raises(ContractError, match=r"engine\.backup: .* its inputs must be among the model's"):
+        made.plan()
+    assert not entries
