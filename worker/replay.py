@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.deadline import Clock, Deadline
-from worker.errors import ReplayStoppedError
+from worker.errors import FatalDeliveryError, FencedError, ReplayStoppedError
 from worker.pipeline import Probe
 from worker.replay_book import Totals
 from worker.replay_compose import Part, assembled_part
+from worker.replay_delivery import ReplayDelivery
 from worker.replay_plan import Plan
 from worker.settings_model import Settings
 
@@ -58,15 +59,71 @@ def replay_part(
     `tell` hears of the standing now and then, and of the last one before an error. Raises whatever ends a worker; what was committed stays.
     """
     with assembled_part(settings, plan, number, probe=probe) as part:
+        stop = StopSignal(stopping, settings.shutdown.grace_s, clock)
         run = _Run(part, clock)
         try:
-            run.work(tell, stopping, settings.shutdown.grace_s)
-            part.delivery.settle(settings.input.topic, Deadline.after(SETTLE_S, clock))
+            run.work(tell, stop)
+            look_last(part.delivery, settings.input.topic, stop)
         except BaseException:
             part.worker.abandon()
             tell(run.standing())  # what it committed counts, however it ends
             raise
         return run.standing()
+
+
+class StopSignal:
+    """Whether a replay is to stop, and until when: `grace_s` after that was first seen.
+
+    Args:
+        stopping: asked again and again until it says so.
+        grace_s: for everything that comes after.
+        clock: monotonic.
+    """
+
+    def __init__(self, stopping: Callable[[], bool], grace_s: float, clock: Clock) -> None:
+        self._stopping = stopping
+        self._until: Deadline | None = None
+        self.grace_s = grace_s
+        self.clock = clock
+
+    @property
+    def until(self) -> Deadline | None:
+        """When the grace ends; None as long as nobody stops."""
+        if self._until is None and self._stopping():
+            self._until = Deadline.after(self.grace_s, self.clock)
+        return self._until
+
+
+@dataclass(frozen=True, slots=True)
+class _Sooner(Deadline):
+    """A deadline that a stop brings nearer."""
+
+    stop: StopSignal
+
+    @property
+    def remaining_s(self) -> float:
+        until = self.stop.until
+        left_s = max(0.0, self.at_s - self.clock())
+        return left_s if until is None else min(left_s, until.remaining_s)
+
+
+def look_last(delivery: ReplayDelivery, topic: str, stop: StopSignal) -> None:
+    """Put back what is still buried, within `SETTLE_S`, or the grace once it is to stop. `topic`: the input's.
+
+    Raises `ReplayStoppedError` if the grace was too short for that.
+    """
+    deadline = _Sooner(stop.clock() + SETTLE_S, stop.clock, stop)
+    try:
+        delivery.settle(topic, deadline)
+    except FencedError:
+        raise
+    except FatalDeliveryError as error:
+        if stop.until is None or not stop.until.expired:
+            raise
+        raise ReplayStoppedError(
+            f"stopped before the last look at the live topic was over, within {stop.grace_s} s (shutdown.grace_s): a "
+            f"fresher forecast may lie behind one of this replay until the key's next event; {error}"
+        ) from error
 
 
 class _Run:
@@ -78,13 +135,14 @@ class _Run:
         self._first_s: float | None = None
         self._ended_s: float | None = None
 
-    def work(self, tell: Callable[[Standing], None], stopping: Callable[[], bool], grace_s: float) -> None:
-        """Step until all is committed, or until `stopping`; then what is under way is finished within `grace_s`."""
+    def work(self, tell: Callable[[Standing], None], stop: StopSignal) -> None:
+        """Step until all is committed, or until a stop; then what is under way is finished within its grace."""
         part, told_s = self._part, float("-inf")
         part.worker.start()
-        while not self._is_done(grace_s):
-            if stopping():
-                part.worker.drain(Deadline.after(grace_s, self._clock))
+        while not self._is_done(stop.grace_s):
+            until = stop.until
+            if until is not None:
+                part.worker.drain(until)
                 break
             part.worker.step()
             now_s = self._clock()

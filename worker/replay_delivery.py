@@ -62,6 +62,7 @@ class LiveGuard:
             values=[live.value for _, live in found],
             partitions=[live.partition for _, live in found],
             timestamps_ms=[live.timestamp_ms for _, live in found],
+            headers=[list(live.headers) for _, live in found],
         )
 
     def settled(self, *, committed: bool) -> None:
@@ -76,7 +77,7 @@ class LiveGuard:
         else:
             allowed = self._fresher.allows(key, as_of)
         if allowed:
-            self._fresher.produced(key, Live(as_of, timestamp_ms, -1))
+            self._fresher.produced(key, Live(as_of, timestamp_ms, -1, value))
         return allowed
 
 
@@ -155,11 +156,12 @@ class ReplayDelivery:
             self._guard.settled(committed=False)
 
     def settle(self, topic: str, deadline: Deadline) -> None:
-        """After the last commit: put back what was buried under it. `topic`: the input's, as positions name it."""
+        """After the last commit: put back what was buried under it, until nothing is. `topic`: the input's, as positions
+        name it.
+        """
         if self._guard is None:
             return
-        outgoing = self._guard.put_back(deadline, settle=True)
-        if outgoing.values:
+        while (outgoing := self._guard.put_back(deadline, settle=True)).values:
             self._put_back(outgoing, deadline)
             self.commit(Positions(topic, {}, 0), deadline)
 

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from worker.deadline import Clock, Deadline
 from worker.errors import FatalDeliveryError
+from worker.headers import headers_of
 from worker.replay_fresher import Fresher, Live
 from worker.replay_offsets import offsets_of
 from worker.source_errors import check
@@ -107,4 +108,9 @@ class LiveTable:
             as_of = None if value is None else self._as_of(bytes(value))
         except ValueError as problem:
             raise FatalDeliveryError(f"{self._topic}[{partition}] at offset {offset}: {problem}") from problem
-        self._fresher.saw(bytes(key), Live(as_of, message.timestamp()[1], partition, value and bytes(value)))
+        value = None if value is None else bytes(value)
+        key = bytes(key)
+        headers = (
+            headers_of(message) if self._fresher.may_bury(key) else ()
+        )  # making them costs as much as all the rest
+        self._fresher.saw(key, Live(as_of, message.timestamp()[1], partition, value, headers))

@@ -23,6 +23,7 @@ class Table:
     def __init__(self, fresher: Fresher) -> None:
         self.fresher = fresher
         self.news: list[tuple[bytes, Live]] = []
+        self.at_settle: list[list[tuple[bytes, Live]]] = []
         self.settled = 0
 
     def look(self, deadline: Deadline) -> None:  # noqa: ARG002
@@ -32,6 +33,8 @@ class Table:
 
     def settle(self, deadline: Deadline) -> None:
         self.settled += 1
+        if self.at_settle:
+            self.news += self.at_settle.pop(0)
         self.look(deadline)
 
 
@@ -102,23 +105,24 @@ def test_the_live_topic_gets_only_what_is_fresher() -> None:
     rig.table.news = [(b"old", Live(10, 5, 0)), (b"same", Live(20, 5, 0)), (b"gone", Live(None, 5, 0))]
     rig.produce(*((key, event(1, as_of=20)) for key in (b"old", b"same", b"gone", b"new", b"old")))
     rig.commit(5)
-    assert [key for key, _ in rig.written] == [b"old", b"new"]
-    assert [m.headers for m in rig.broker.published] == [(("n", b"1"),)] * 2
-    assert rig.delivery.totals == Totals(records=5, forecasts=2, left_alone=3, commits=1)
+    assert [key for key, _ in rig.written] == [b"old", b"new", b"old"], "ours yields to a later event of the same day"
+    assert [m.headers for m in rig.broker.published] == [(("n", b"1"),)] * 3
+    assert rig.delivery.totals == Totals(records=5, forecasts=3, left_alone=2, commits=1)
     rig.produce((b"old", None), (b"same", None), timestamp_ms=3)
     assert rig.delivery.is_open, "what was left alone waits for its commit, too"
     rig.commit(2)
-    assert rig.delivery.totals.left_alone == 4
+    assert rig.delivery.totals.left_alone == 3
     assert rig.delivery.totals.withdrawn == 1
 
 
 def test_what_live_workers_wrote_meanwhile_is_put_back_in_the_same_transaction() -> None:
     rig = Rig(guarded=True)
     rig.produce((b"k", event(1, as_of=20)))
-    rig.table.news = [(b"k", Live(30, 77, 1, b"fresher"))]
+    rig.table.news = [(b"k", Live(30, 77, 1, b"fresher", [("traceparent", b"00")]))]
     rig.commit(1)
     assert rig.written == [(b"k", event(1, as_of=20)), (b"k", b"fresher")]
     assert (rig.broker.published[1].partition, rig.broker.published[1].timestamp_ms) == (1, 77)
+    assert rig.broker.published[1].headers == (("traceparent", b"00"),)
     assert rig.delivery.totals == Totals(records=1, forecasts=1, put_back=1, commits=1)
 
 
@@ -126,9 +130,9 @@ def test_the_last_look_waits_for_what_is_undecided_and_puts_back() -> None:
     rig = Rig(guarded=True)
     rig.produce((b"k", event(1, as_of=20)))
     rig.commit(1)
-    rig.table.news = [(b"k", Live(30, 0, 0, b"fresher")), (b"k", Live(20, 0, 0, b"ours"))]
+    rig.table.news = [(b"k", Live(30, 0, 0, b"fresher")), (b"k", Live(20, 0, 0, event(1, as_of=20)))]
     rig.delivery.settle("in", DEADLINE)
-    assert rig.table.settled == 1
+    assert rig.table.settled == 2
     assert rig.written[1:] == [(b"k", b"fresher")]
     assert rig.delivery.totals == Totals(records=1, forecasts=1, put_back=1, commits=2)
     rig.delivery.settle("in", DEADLINE)
@@ -136,6 +140,24 @@ def test_the_last_look_waits_for_what_is_undecided_and_puts_back() -> None:
     unguarded = Rig()
     unguarded.delivery.settle("in", DEADLINE)
     assert unguarded.broker.commits == 0
+
+
+def test_the_last_look_is_repeated_until_nothing_is_buried() -> None:
+    """What it puts back may bury a live forecast in turn, whose transaction was still open."""
+    rig = Rig(guarded=True)
+    ours = event(1, as_of=20)
+    first, second = Live(30, 0, 0, b"first"), Live(31, 0, 0, b"second")
+    rig.produce((b"k", ours))
+    rig.commit(1)
+    rig.table.at_settle = [
+        [(b"k", first), (b"k", Live(20, 0, 0, ours))],
+        [(b"k", second), (b"k", first)],
+        [(b"k", second)],
+    ]
+    rig.delivery.settle("in", DEADLINE)
+    assert [value for _, value in rig.written] == [ours, b"first", b"second"]
+    assert rig.table.settled == 3
+    assert rig.delivery.totals.put_back == 2
 
 
 def test_it_needs_its_transaction() -> None:

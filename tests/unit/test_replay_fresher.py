@@ -34,12 +34,96 @@ def test_a_forecast_is_written_if_the_live_one_is_older_or_missing() -> None:
 def test_what_is_in_the_open_transaction_counts_until_it_is_aborted() -> None:
     fresher = Fresher()
     fresher.produced(b"k", live(10))
-    assert [fresher.allows(b"k", 10), fresher.allows(b"k", 11)] == [False, True]
+    assert [fresher.allows(b"k", 9), fresher.allows(b"k", 11)] == [False, True]
     fresher.settled(committed=False)
-    assert fresher.allows(b"k", 10)
+    assert fresher.allows(b"k", 9)
     fresher.produced(b"k", live(10))
     fresher.settled(committed=True)
+    assert not fresher.allows(b"k", 9)
+
+
+def test_a_later_event_of_the_same_day_takes_the_place_of_our_own_but_not_of_a_live_one() -> None:
+    fresher = Fresher()
+    fresher.produced(b"k", live(10, value=b"first"))
+    assert fresher.allows(b"k", 10), "in the same transaction"
+    fresher.settled(committed=True)
+    assert fresher.allows(b"k", 10), "committed"
+    fresher.saw(b"k", live(10, value=b"first"))
+    assert fresher.allows(b"k", 10), "and seen"
+    fresher.saw(b"k", live(10, value=b"of a live worker"))
     assert not fresher.allows(b"k", 10)
+
+
+def test_our_own_withdrawal_yields_to_a_later_event_and_a_live_one_does_not() -> None:
+    fresher = Fresher()
+    fresher.saw(b"k", live(10, timestamp_ms=50))
+    fresher.produced(b"k", live(None, timestamp_ms=60))
+    assert fresher.allows(b"k", 11), "in the same transaction"
+    fresher.settled(committed=True)
+    fresher.saw(b"k", live(None, timestamp_ms=60))
+    assert fresher.allows(b"k", 11)
+    fresher.saw(b"k", live(None, timestamp_ms=70))
+    assert not fresher.allows(b"k", 11)
+
+
+def test_a_live_forecast_that_came_while_our_withdrawal_was_open_is_put_back() -> None:
+    fresher = Fresher()
+    fresher.saw(b"k", live(10, timestamp_ms=50))
+    fresher.produced(b"k", live(None, timestamp_ms=60))
+    fresher.saw(b"k", live(11, timestamp_ms=70, value=b"newer"))
+    assert fresher.buried() == [(b"k", live(11, 70, b"newer"))]
+
+
+@pytest.mark.parametrize(("timestamp_ms", "put_back"), [(59, []), (70, [(b"k", live(11, 70, b"newer"))])])
+def test_one_that_our_withdrawal_buried_is_put_back_if_its_event_is_newer(
+    timestamp_ms: int, put_back: list[tuple[bytes, Live]]
+) -> None:
+    fresher = Fresher()
+    fresher.saw(b"k", live(10, timestamp_ms=50))
+    fresher.produced(b"k", live(None, timestamp_ms=60))
+    fresher.settled(committed=True)
+    fresher.saw(b"k", live(11, timestamp_ms, b"newer"))
+    fresher.saw(b"k", live(None, timestamp_ms=60))
+    assert fresher.buried() == put_back
+
+
+def test_after_an_abort_nothing_of_ours_buries_and_what_came_last_stays() -> None:
+    fresher = Fresher()
+    fresher.produced(b"k", live(5, value=b"ours"))
+    fresher.saw(b"k", live(6, value=b"R1"))
+    fresher.settled(committed=False)
+    fresher.saw(b"k", live(7, value=b"R3"))
+    assert fresher.buried() == []
+    fresher.produced(b"k", live(8, value=b"ours"))
+    fresher.saw(b"k", live(9, value=b"R4"))
+    fresher.saw(b"k", live(10, value=b"R5"))
+    assert fresher.buried() == [(b"k", live(10, value=b"R5"))]
+
+
+def test_a_newer_live_record_replaces_the_one_that_was_to_be_put_back_again() -> None:
+    fresher = Fresher()
+    fresher.produced(b"k", live(3, value=b"ours"))
+    fresher.settled(committed=True)
+    fresher.saw(b"k", live(5, value=b"hidden"))
+    fresher.saw(b"k", live(3, value=b"ours"))
+    assert fresher.buried() == [(b"k", live(5, value=b"hidden"))]
+    fresher.settled(committed=False)
+    fresher.saw(b"k", live(6, value=b"on top"))
+    assert fresher.buried() == []
+
+
+def test_what_a_put_back_record_buries_is_put_back_too() -> None:
+    fresher = Fresher()
+    fresher.produced(b"k", live(3, value=b"ours"))
+    fresher.saw(b"k", live(6, value=b"A"))
+    assert fresher.buried() == [(b"k", live(6, value=b"A"))]
+    fresher.settled(committed=True)
+    for as_of, value in ((3, b"ours"), (7, b"B"), (6, b"A")):
+        fresher.saw(b"k", live(as_of, value=value))
+    assert fresher.buried() == [(b"k", live(7, value=b"B"))]
+    fresher.settled(committed=True)
+    fresher.saw(b"k", live(7, value=b"B"))
+    assert fresher.buried() == []
 
 
 def test_a_withdrawal_needs_an_older_forecast_to_withdraw() -> None:
@@ -167,7 +251,7 @@ class Replay:
     def write(self, as_of: int) -> None:
         self.look()
         if self.fresher.allows(b"k", as_of):
-            self.fresher.produced(b"k", live(as_of))
+            self.fresher.produced(b"k", live(as_of, value=b"%d" % as_of))
             self.log.write("replay", as_of)
 
     def commit(self) -> None:
@@ -206,7 +290,86 @@ def test_whoever_writes_in_whatever_order_the_freshest_live_forecast_is_never_bu
             replay.settle(committed=False)
     replay.settle(committed=False)
     log.settle("live", committed=True)
-    replay.commit()  # the last look waits until everything is decided
+    before = -1
+    while before != len(log.records):  # the last looks wait until everything is decided
+        before = len(log.records)
+        replay.commit()
     if freshest:
         assert log.last is not None
         assert log.last >= freshest
+
+
+WRITERS = ("live 1", "live 2", "ours")
+messages = st.builds(
+    live,
+    st.one_of(st.none(), st.integers(0, 4)),
+    timestamp_ms=st.integers(0, 4),
+    value=st.sampled_from([b"a", b"b", b"c"]),
+)
+acts = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from(WRITERS), messages),
+    st.tuples(st.sampled_from(["commit", "abort"]), st.sampled_from(WRITERS), st.none()),
+)
+
+
+class Topic:
+    """One key: what lies there, by whom, and the state of its transaction (None: open)."""
+
+    def __init__(self) -> None:
+        self.lies: list[tuple[str, Live, bool | None]] = []
+        self.fresher = Fresher()
+        self._seen = 0
+
+    def write(self, writer: str, message: Live) -> None:
+        if writer == "ours":
+            self._look()
+            if message.as_of is None:
+                allowed = self.fresher.allows_withdrawal(b"k", message.timestamp_ms)
+            else:
+                allowed = self.fresher.allows(b"k", message.as_of)
+            if not allowed:
+                return
+            self.fresher.produced(b"k", message)
+        self.lies.append((writer, message, None))
+
+    def end(self, writer: str, *, committed: bool) -> None:
+        if writer == "ours":
+            self._look()
+            self.lies += [("put back", there, None) for _, there in self.fresher.buried()] if committed else []
+            self.fresher.settled(committed=committed)
+        own = {writer, "put back"} if writer == "ours" else {writer}
+        self.lies = [(w, m, committed if state is None and w in own else state) for w, m, state in self.lies]
+
+    def settle(self) -> None:
+        for writer in WRITERS:
+            self.end(writer, committed=True)
+        before = -1
+        while before != len(self.lies):
+            before = len(self.lies)
+            self.end("ours", committed=True)
+            assert before < 200, "it never comes to an end"
+
+    def _look(self) -> None:
+        while self._seen < len(self.lies) and self.lies[self._seen][2] is not None:
+            _, message, committed = self.lies[self._seen]
+            if committed:
+                self.fresher.saw(b"k", message)
+            self._seen += 1
+
+
+@given(taken=st.lists(acts, max_size=40))
+def test_in_the_end_the_last_live_record_lies_under_none_that_it_overrules(
+    taken: list[tuple[str, str, Live | None]],
+) -> None:
+    """Two live workers, withdrawals, equal days, aborts on all sides, and messages that look alike."""
+    topic = Topic()
+    for act, writer, message in taken:
+        if message is not None:
+            topic.write(writer, message)
+        else:
+            topic.end(writer, committed=act == "commit")
+    topic.settle()
+    left = [(writer, message) for writer, message, committed in topic.lies if committed]
+    from_live = [message for writer, message in left if writer.startswith("live")]
+    if from_live:
+        assert not from_live[-1].overrules(left[-1][1])

@@ -7,11 +7,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.helpers.clock import ManualClock
+from tests.helpers.confluent import FakeMessage
 from tests.helpers.logs_of_offsets import LogConsumer
 from worker import replay_live
 from worker.deadline import Deadline
 from worker.errors import FatalDeliveryError
-from worker.replay_fresher import Fresher
+from worker.replay_fresher import Fresher, Live
 from worker.replay_live import LiveTable
 
 
@@ -70,3 +71,20 @@ def test_something_else_on_the_topic_is_told(ends: Ends) -> None:
     assert ends.visible
     with pytest.raises(FatalDeliveryError, match=r"out\[0\] at offset 0: isn't a forecast"):
         table(LogConsumer({0: [0], 1: []}, {0: 4, 1: 0}), Fresher(), ManualClock(), as_of=refuse)
+
+
+def test_a_record_that_may_be_buried_keeps_what_it_takes_to_write_it_again(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeMessage, "headers", lambda _: [("model", b"m")])
+    fresher, clock = Fresher(), ManualClock()
+    records: dict[int, list[int]] = {0: [0], 1: []}
+    consumer = LogConsumer(records, {0: 4, 1: 0})
+    made = table(consumer, fresher, clock)
+    fresher.produced(b"key 5", Live(1, 0, 0, b"ours"))
+    records[0].append(5)
+    consumer.ends[0] = ends.visible[0] = 6
+    consumer.arrived(0)
+    made.look(Deadline.after(1, clock))
+    ((key, live),) = fresher.buried()
+    assert (key, live.value, live.headers) == (b"key 5", b"value", [("model", b"m")])
