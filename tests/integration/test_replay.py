@@ -68,6 +68,10 @@ def test_killed_again_and_again_it_goes_on_with_one_outcome_each(job: Job) -> No
             process.wait(2.0 + chance.random() * 1.5)
         process.kill()
         process.communicate()
+    process = replay.start("--rate", "400")  # on a slow machine the others may have died before their first commit
+    wait_until(lambda: bool(replay.outcomes()), "forecasts were committed")
+    process.kill()
+    process.communicate()
     summary = replay.finish()
     assert summary["resumed"]
     assert 0 < summary["run"]["records"] < 4000
