@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from schemas.load import Schema, load_schema
 from worker.clients import max_message_bytes
@@ -34,6 +35,19 @@ def contracts(settings: Settings) -> Contracts:
     Raises `SchemaError` if a file is wrong, `ContractError` if the registry refuses a schema, `UnreachableError` if it
     can't be asked.
     """
+    return _contracts(settings, partial(_confluent_framing, settings))
+
+
+def reading_contracts(settings: Settings) -> Contracts:
+    """The same for who only reads: a registry is asked for schemas and told of none. Raises `SchemaError`."""
+    return _contracts(
+        settings,
+        lambda registry, _, __: ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, outage_ttl_s=0.0),
+    )
+
+
+def _contracts(settings: Settings, confluent: Callable[[RegistrySchemas, Schema, Schema], Framing]) -> Contracts:
+    """`confluent`: the framing with a registry, of its client and the schemas of forecasts and dead letters."""
     wire = settings.wire
     features = load_schema(wire.features, "sku_features")
     forecast = load_schema(wire.forecast, "sku_forecast")
@@ -44,7 +58,7 @@ def contracts(settings: Settings) -> Contracts:
         return Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
     registry = registry_of(settings)
     try:
-        framing = _confluent_framing(settings, registry, forecast, dead_letter)
+        framing = confluent(registry, forecast, dead_letter)
     except BaseException:
         registry.close()
         raise

@@ -81,7 +81,6 @@ def load_model(
     Raises `ContractError` if `engine.trusted_keys` are set and the card isn't signed by any, `MissingPlanError`, and what `OnnxEngine.load` and `tensorrt_load.load_engine` raise.
     """
     here, model = machine or Machine(run=_run), Model(path=path, card=card)
-    _require_trusted(settings, model)
     wanted = settings.engine
     if wanted.runtime == "onnx" or (wanted.runtime == "auto" and not card.plans):
         return load_onnx(settings, model, schema)
@@ -93,7 +92,6 @@ def load_model(
             return load_onnx(settings, model, schema)
         if wanted.on_missing_plan == "build" and not isinstance(error, NoGpuError):
             built = _built(model, str(error), here)
-            _require_trusted(settings, built)
             return _with_plan(settings, built, schema, here)
         raise
 
@@ -114,6 +112,7 @@ def _require_trusted(settings: Settings, model: Model) -> None:
 
 def _with_plan(settings: Settings, model: Model, schema: Mapping[str, Any], machine: Machine) -> Engine:
     """The engine with the first plan that fits. Raises `NoGpuError`, `MissingPlanError`."""
+    _require_trusted(settings, model)
     cuda = machine.cuda()
     gpu = cuda.gpu()
     rows = rows_per_batch(settings, model.card)
@@ -172,7 +171,8 @@ def build_command(model: Model, store: Path) -> list[str]:
 
 
 def load_onnx(settings: Settings, model: Model, schema: Mapping[str, Any]) -> Engine:
-    """The model through ONNX Runtime on the CPU. Raises as `OnnxEngine.load` does."""
+    """The model through ONNX Runtime on the CPU. Raises as `OnnxEngine.load` does, and `ContractError` as `load_model` does."""
+    _require_trusted(settings, model)
     return OnnxEngine.load(
         model.path,
         model.card,

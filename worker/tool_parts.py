@@ -11,10 +11,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer
 
-from schemas.load import load_schema
 from worker.clients import made, reader_config
-from worker.compose_wire import Contracts, registry_of
-from worker.framing import ConfluentFraming, Framing, SingleObjectFraming
+from worker.compose_wire import Contracts, reading_contracts
 from worker.logs import kafka_logger
 from worker.settings_model import Settings
 from worker.topic_reader import TopicReader
@@ -26,21 +24,11 @@ def reading(settings: Settings) -> Iterator[Contracts]:
 
     Raises `SchemaError` if a file is wrong.
     """
-    wire = settings.wire
-    features = load_schema(wire.features, "sku_features")
-    forecast = load_schema(wire.forecast, "sku_forecast")
-    dead_letter = load_schema(wire.dead_letter, "dead_letter")
-    if wire.framing == "single_object":
-        others = [load_schema(path, path.name) for path in wire.writer_schemas]
-        framing: Framing = SingleObjectFraming([features, *others, forecast, dead_letter])
-        yield Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
-        return
-    registry = registry_of(settings)
+    contract = reading_contracts(settings)
     try:
-        framing = ConfluentFraming(ask=registry.schema, clock_s=time.monotonic, outage_ttl_s=0.0)
-        yield Contracts(features=features, forecast=forecast, dead_letter=dead_letter, framing=framing)
+        yield contract
     finally:
-        registry.close()
+        contract.close()
 
 
 def reader_of(settings: Settings, topic: str) -> TopicReader:

@@ -130,7 +130,7 @@ def test_a_second_one_of_the_same_name_fences_the_first(job: Job) -> None:
     job.send(range(4000))
     replay = Replay(job, "twice", *SPAN, replay={"commit_interval_s": 0.1})
     first = replay.start("--rate", "300")
-    time.sleep(5)
+    wait_until(lambda: bool(replay.outcomes()), "the first one committed forecasts")
     assert replay.finish()["totals"]["forecasts"] == 4000
     assert first.wait(30) == 4, first.communicate()
     first.communicate()

@@ -29,8 +29,7 @@ class Registry:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     made = Registry()
-    for module in (compose_wire, tool_parts):
-        monkeypatch.setattr(module, "registry_of", lambda _: made)
+    monkeypatch.setattr(compose_wire, "registry_of", lambda _: made)
     return made
 
 
