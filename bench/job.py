@@ -157,7 +157,9 @@ def report(outcome: Outcome) -> None:
 def run_contender(module: str, job: Job) -> Outcome:
     """Run `python -m <module>` on `job` in a process of its own. Raises `ContenderError` if it fails."""
     command = [sys.executable, "-m", module, json.dumps(asdict(job))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # This checkout first; the rest stays, for machines whose packages are found by it alone.
+    paths = (str(ROOT), os.environ.get("PYTHONPATH"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )

@@ -1,8 +1,8 @@
 """TensorRT on this machine's GPU: time and memory of each precision, the engine against its bare plan, CUDA graphs.
 
-Needs a GPU with TensorRT, and a folder of graphs as `python -m demo.training precisions --out FOLDER` writes it. Three files go to
---out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and a folder `version` that
-`python -m bench freshretailnet` runs a worker on.
+Needs a GPU with TensorRT, and a folder of graphs as `python -m demo.training precisions --out FOLDER` writes it. To
+--out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and the folders `version` (FP16)
+and `version-int8` with the primary model, which `python -m bench freshretailnet` runs a worker on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,10 @@ from worker.tensorrt_load import Device, load_engine
 from worker.tensorrt_runtime import load_library
 
 MODELS: Final = ROOT / "models"
-PRIMARY: Final = "freshretailnet-transformer"
+PRIMARY: Final = "freshretailnet-lstm"
+"""The first recipe of demo/training/tasks.py."""
+VERSIONS: Final = {"fp16": "version", "int8": "version-int8"}
+"""Precision -> folder with a version of the primary that workers can load."""
 ENGINE_ROWS: Final = 4096
 ENGINE_BATCHES: Final = 300
 GRAPH_ROWS: Final = (1, 8, 16, 32, 64)
@@ -63,6 +67,7 @@ class Bench:
         return {
             "graph": plan.name,
             "build_s": plan.build_s,
+            "notes": plan.notes,
             "ms_by_rows": {str(point.rows): point.median_s * 1e3 for point in measured.points},
             "rows_per_s_by_rows": {str(point.rows): point.rows_per_s for point in measured.points},
             "device_memory_bytes": measured.device_memory_bytes,
@@ -183,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--graphs", type=Path, required=True, help="folder with <model>.<precision>.onnx and <model>.npz"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder (default %(default)s)")
-    parser.add_argument("--only", default=PRIMARY, help="part of the graphs' names (default %(default)s)")
+    parser.add_argument("--only", default="", help="part of the graphs' names; all without it")
     given = parser.parse_args(arguments)
     library = next((each for name in NAMES if (each := builder_library(name)) is not None), None)
     if library is None:
@@ -191,28 +196,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "bench tensorrt: got neither tensorrt nor tensorrt_rtx, expected one of them beside a GPU", file=sys.stderr
         )
         return 2
-    bench = Bench(library, load_cuda())
     given.out.mkdir(parents=True, exist_ok=True)
+    graphs = sorted((path for path in given.graphs.glob("*.onnx") if given.only in path.name), key=_turn)
+    failed = _measured(Bench(library, load_cuda()), graphs, given.out)
+    return 1 if failed or not graphs else 0
+
+
+def _turn(graph: Path) -> tuple[bool, bool, str]:
+    """The primary first, FP16 before the others: a run that is cut short has what is asked for most."""
+    return not graph.name.startswith(PRIMARY), not graph.stem.endswith(".fp16"), graph.name
+
+
+def _measured(bench: Bench, graphs: Sequence[Path], out: Path) -> int:
+    """Measure every graph, write after each, print the tables; returns how many failed. One that fails doesn't stop the others."""
     lines: list[Mapping[str, object]] = []
-    result: dict[str, object] = {
-        "gpu": asdict(bench.gpu),
-        "runtime": str(library.runtime),
-        "aims": AIMS,
-        "passes": lines,
-    }
-    for graph in sorted(given.graphs.glob(f"*{given.only}*.onnx")):
-        plan = built(library, graph)
-        lines.append(bench.passes(plan))
-        print(f"{plan.name}: built in {plan.build_s:.0f} s", flush=True)
-        if plan.model == PRIMARY and plan.precision == "fp16":
-            result["rates"] = bench.engine_rates(plan)
-            result["single_ms"] = bench.single_batches(plan)
-            write_version(given.out / "version", MODELS / PRIMARY, plan, library, bench.gpu, GRAPH_ROWS)
-        # After each, so that a run that ends early leaves what it has.
-        _write(given.out / "tensorrt.json", result)
-        _write(given.out / "timing-tensorrt.json", {"tensorrt": library.runtime.version, "times": lines})
-    print("\n".join(["", *tensorrt_lines(result)]))
-    return 0 if lines else 1
+    failures: dict[str, str] = {}
+    runtime = bench.library.runtime
+    result: dict[str, object] = {"gpu": asdict(bench.gpu), "runtime": str(runtime), "aims": AIMS, "passes": lines}
+    result["failures"] = failures
+    for graph in graphs:
+        try:
+            _measure(bench, graph, out, result, lines)
+        except Exception as error:  # noqa: BLE001 - whatever TensorRT, CUDA or a bug of ours did to this one
+            failures[graph.stem] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        _write(out / "tensorrt.json", result)
+        _write(out / "timing-tensorrt.json", {"tensorrt": runtime.version, "times": lines})
+    if lines:
+        print("\n".join(["", *tensorrt_lines(result)]))
+    for name, said in failures.items():
+        print(f"FAILED {name}: {said.splitlines()[0][:300]}")
+    return len(failures)
+
+
+def _measure(
+    bench: Bench, graph: Path, out: Path, result: dict[str, object], lines: list[Mapping[str, object]]
+) -> None:
+    plan = built(bench.library, graph)
+    print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
+    if plan.model == PRIMARY and plan.precision in VERSIONS:  # first, because workers are measured with them
+        folder = out / VERSIONS[plan.precision]
+        write_version(folder, MODELS / PRIMARY, plan, bench.library, bench.gpu, GRAPH_ROWS)
+    lines.append(bench.passes(plan))
+    if plan.model == PRIMARY and plan.precision == "fp16":
+        result["rates"] = bench.engine_rates(plan)
+        result["single_ms"] = bench.single_batches(plan)
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:

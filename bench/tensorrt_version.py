@@ -24,12 +24,15 @@ PROFILE = Profile(min_rows=1, opt_rows=2048, max_rows=8192)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """A plan of one model at one precision. inputs: real rows; reference: what ONNX Runtime makes of them in FP32."""
+    """A plan of one model at one precision. notes: the builder's. inputs: real rows; reference: what ONNX Runtime makes of them in
+    FP32.
+    """
 
     model: str
     precision: Precision
     content: bytes
     build_s: float
+    notes: tuple[str, ...]
     inputs: Mapping[str, NDArray[np.float32]]
     reference: NDArray[np.float32]
 
@@ -45,14 +48,16 @@ def built(library: Library, graph: Path) -> BenchPlan:
     precision: Precision = next(each for each in get_args(Precision) if each == said)
     began_s = time.monotonic()
     request = BuildRequest(source=graph.name, graph=graph.read_bytes(), precision=precision, profiles=(PROFILE,))
-    content = library.build(request).plan
+    made = library.build(request)
+    built_s = time.monotonic() - began_s
     with np.load(graph.with_name(f"{model}.npz")) as rows:
         fields = {name: np.ascontiguousarray(rows[name], np.float32) for name in rows.files}
     return BenchPlan(
         model=model,
         precision=precision,
-        content=content,
-        build_s=time.monotonic() - began_s,
+        content=made.plan,
+        build_s=built_s,
+        notes=made.notes,
         reference=fields.pop("forecast"),
         inputs=fields,
     )

@@ -136,7 +136,7 @@ class Library:
         config = builder.create_builder_config()
         if limit is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
-        self._precision(config, network, request)
+        bound = self._precision(config, network, request)
         _share_profiles(trt, config)
         self._targets(config, request)
         for profile in request.profiles:
@@ -148,6 +148,8 @@ class Library:
         if content is None:
             self._require_out_of_memory(request, limit)
             return None
+        if bound is not None:
+            notes.append(f"{bound} of {network.num_layers} layers are held to FP32, as the graph says")
         if cache is not None:
             _replace(cache, bytes(memoryview(config.get_timing_cache().serialize())))
         return Built(
@@ -188,16 +190,17 @@ class Library:
         nearest = NEAREST.get(operator, "standard ONNX operators of opset 17 that its parser lists")
         return f"node {name!r}: {self.runtime} refuses operator {operator} ({told}); write {nearest} instead"
 
-    def _precision(self, config: Config, network: Network, request: BuildRequest) -> None:
+    def _precision(self, config: Config, network: Network, request: BuildRequest) -> int | None:
+        """Set what the request's precision needs. How many layers are held to FP32; None where the graph alone says it."""
         flags = self._trt.BuilderFlag
         if hasattr(flags, "TF32"):
             config.clear_flag(flags.TF32)
         if hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or request.precision == "fp32":
-            return
+            return None
         for name in ("FP16", "OBEY_PRECISION_CONSTRAINTS", *(["INT8"] if request.precision == "int8" else [])):
             if hasattr(flags, name):
                 config.set_flag(getattr(flags, name))
-        bind_to_fp32(self._trt, network)
+        return bind_to_fp32(self._trt, network)
 
     def _targets(self, config: Any, request: BuildRequest) -> None:  # noqa: ANN401
         offered = self.targets

@@ -109,6 +109,10 @@ class Layer(Protocol):
         """Output number `index`."""
         ...
 
+    def set_output_type(self, index: int, dtype: Any) -> None:  # noqa: ANN401
+        """The type in which output number `index` is stored."""
+        ...
+
 
 class Network(Protocol):
     """What the parser fills and the builder builds."""

@@ -13,8 +13,9 @@ _FREE: Final = (
 )
 
 
-def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
+def bind_to_fp32(trt: Any, network: Network) -> int:  # noqa: ANN401
     """Bind to FP32 the layers that the graph computes in FP32; the casts around the others say that they are FP16.
+    Returns how many were bound.
 
     What stands between DequantizeLinear and QuantizeLinear is FP32 by type and INT8 by intention, so it stays free.
     """
@@ -23,6 +24,7 @@ def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantised = names_of(layer.get_output(0) for layer in layers if layer.type == kinds.DEQUANTIZE)
     quantised = names_of(layer.get_input(0) for layer in layers if layer.type == kinds.QUANTIZE)
+    bound = 0
     for layer in layers:
         outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
         inputs = names_of(layer.get_input(index) for index in range(layer.num_inputs))
@@ -30,3 +32,7 @@ def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
         if layer.type in free or not floats or inputs & dequantised or names_of(outputs) & quantised:
             continue
         layer.precision = trt.float32
+        for index in range(layer.num_outputs):  # else the result may be stored in FP16, which knows a date to 16 days
+            layer.set_output_type(index, trt.float32)
+        bound += 1
+    return bound

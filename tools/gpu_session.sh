@@ -1,59 +1,95 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of about 8 minutes: tests, PyTorch's and TensorRT's times, memory, topic to topic.
+# What needs a GPU and TensorRT: tests, plans' times and memory, topic to topic, swaps. Each call does the steps that are named.
 #
-# usage: tools/gpu_session.sh INPUTS OUT            all of it
-#        tools/gpu_session.sh INPUTS OUT tests      or only the steps named: tests bench topics pytorch builds
+# usage: tools/gpu_session.sh INPUTS OUT check tests topics        and so on; within 10 minutes:
+#     check    25 s   versions, GPU, the names that the code uses of the libraries that are here (tests/contract/test_real_bindings.py)
+#     tests   240 s   tests/gpu but for engine-build, and the contract suite on TensorRT
+#     build   330 s   tests/gpu/test_engine_build.py: every precision built, proved and measured; `auto`
+#     bench   200 s   the primary model: every precision, the engine against its bare plan, CUDA graphs; plans for the next two
+#     topics   75 s   50,000 events from topic to topic with the FP16 plan of `bench`
+#     swaps   150 s   100 swaps between the FP16 and INT8 plans of `bench` under load, then 1,000 with one in five broken
+#     models  480 s   `bench` for all models: every precision
+#     builds  540 s   200 rounds of build, load, close
+#     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
 #
-# INPUTS holds what a machine with data makes beforehand (some 15 MiB):
+# INPUTS holds what a machine with data makes beforehand (some 33 MiB):
 #     python -m bench events --out INPUTS/events.npz           the newest 50,000 events of FreshRetailNet
 #     python -m demo.training precisions --out INPUTS/graphs   every model as an FP32, FP16 and INT8 graph, with real rows
-# OUT gets a log and JSON files for each step; they belong into bench/results.
+# OUT gets session.log and a JSON file for each step; they belong into bench/results. WORK (default /tmp/gpu-session) keeps plans
+# from one call to the next.
 #
 # Needs, by the environment:
 #     PY           Python >= 3.11 with TensorRT, cuda-python and this project's dependencies and pytest, hypothesis (default python3)
-#     TORCH_PY     Python with PyTorch for CUDA (default python3); may be the same one
 #     JAVA         a Java runtime, and KAFKA_LIBS a folder with Apache Kafka's jars, where nothing can be downloaded
+#     GPU          index of the GPU to use (default 0)
 #
 # PY needs these wheels beside TensorRT, numpy, onnx, onnxruntime, fastavro, confluent-kafka, prometheus-client and cuda-bindings:
 #     pydantic pydantic-core annotated-types typing-inspection structlog rich markdown-it-py mdurl pygments pytest pluggy iniconfig
 #     hypothesis sortedcontainers attrs cachetools authlib joserfc cryptography cffi pycparser certifi httpx2 httpcore2 h11 anyio idna
-#     truststore watchfiles requests urllib3 charset-normalizer jgo cjdk progressbar2 python-utils psutil click semver tomli-w
+#     truststore watchfiles requests urllib3 charset-normalizer jgo cjdk progressbar2 python-utils psutil click semver tomli-w pyarrow
 #
-# A step that fails doesn't stop the others; the exit code is the number of those that failed.
+# A step that fails doesn't stop the others; the last lines say how each ended; the exit code is the number of those that failed.
 set -u
 cd "$(dirname "$0")/.."
+[ $# -ge 3 ] || { sed -n '4,13p' "$0" >&2; exit 64; }
 inputs=$1 out=$2
 shift 2
-steps=${*:-tests bench topics pytorch}
-: "${PY:=python3}" "${TORCH_PY:=python3}"
-export PYTHONUNBUFFERED=1
-mkdir -p "$out"
-failed=0
+: "${PY:=python3}" "${GPU:=0}" "${WORK:=/tmp/gpu-session}"
+export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU CUDA_MODULE_LOADING=LAZY
+mkdir -p "$out" "$WORK"
+failed=0 summary=
 
 step() { # NAME SECONDS COMMAND...
     local name=$1 limit_s=$2 began_s=$SECONDS code=0
     shift 2
-    echo "== $name"
-    timeout --kill-after=10 "$limit_s" "$@" >"$out/$name.log" 2>&1 || code=$?
-    tail -n 25 "$out/$name.log"
-    echo "== $name: exit $code after $((SECONDS - began_s)) s"
+    echo "== $name" | tee -a "$out/session.log"
+    timeout --kill-after=10 "$limit_s" "$@" >"$WORK/log" 2>&1 || code=$?
+    cat "$WORK/log" >>"$out/session.log"
+    grep -v '^SKIPPED' "$WORK/log" | tail -n 24 | cut -c1-300
+    cp "$WORK"/*.json "$out/" 2>/dev/null
     [ "$code" -eq 0 ] || failed=$((failed + 1))
+    summary+=$(printf '%-8s exit %-4s %4d s   %s' "$name" "$code" $((SECONDS - began_s)) "$(grep -E ' (passed|failed|skipped)' "$WORK/log" | tail -n 1)")$'\n'
 }
 
-for name in $steps; do
+pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o faulthandler_timeout=60)
+
+check() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv,noheader
+    "$PY" - <<'PYTHON'
+import sys
+from importlib.metadata import version
+from engine_build.device import find_gpu, runtime_api
+from engine_build.trt import NAMES, load_library
+from worker.cuda import load_cuda
+print("Python", sys.version.split()[0], *(f"{name} {version(name)}" for name in ("cuda-bindings", "numpy", "onnx", "onnxruntime")))
+print(load_cuda().gpu(), load_cuda().memory(), find_gpu(runtime_api()))
+found = [library for name in NAMES if (library := load_library(name)) is not None]
+print(*(library.runtime for library in found))
+sys.exit(0 if found else "neither tensorrt nor tensorrt_rtx can be imported")
+PYTHON
+}
+export -f check
+export PY
+
+for name in "$@"; do
     case $name in
-    tests) step tests 210 "$PY" -m pytest tests/gpu tests/contract/test_engine.py -k tensorrt -q -p no:cacheprovider --durations=5 ;;
-    bench) step bench 150 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$out" ;;
-    topics) step topics 75 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$out/version" --output "$out/freshretailnet.json" ;;
-    pytorch) step pytorch 120 "$TORCH_PY" -m demo.training.timing --only freshretailnet-transformer --out "$out" ;;
-    builds) GPU_BUILD_ROUNDS=200 step builds 540 "$PY" -m pytest tests/gpu/test_tensorrt_leaks.py -k building -q -s -p no:cacheprovider ;;
-    *) echo "tools/gpu_session.sh: got step '$name', expected tests, bench, topics, pytorch or builds" >&2; exit 64 ;;
+    check)
+        step check 25 bash -c check
+        step names 40 "${pytest[@]}" tests/contract/test_real_bindings.py
+        ;;
+    tests) step tests 240 "${pytest[@]}" -v tests/gpu tests/contract/test_engine.py -k 'tensorrt and not test_building' --deselect tests/gpu/test_engine_build.py ;;
+    build) step build 330 "${pytest[@]}" -v tests/gpu/test_engine_build.py ;;
+    bench) step bench 200 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only freshretailnet-lstm --out "$WORK" ;;
+    models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$WORK" ;;
+    topics) step topics 75 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;
+    swaps) step swaps 150 "$PY" -m bench.swaps_tensorrt --versions "$WORK/version" "$WORK/version-int8" --output "$WORK/swaps-tensorrt.json" ;;
+    builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
+    compare)
+        [ -f "$WORK/timing-pytorch.json" ] || cp "$inputs/timing-pytorch.json" "$WORK/" 2>/dev/null
+        step compare 20 "$PY" -m bench.tensorrt_compare "$WORK"
+        ;;
+    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, build, bench, topics, swaps, models, builds or compare" >&2; exit 64 ;;
     esac
 done
-
-if [ -f "$out/timing-pytorch.json" ] && [ -f "$out/timing-tensorrt.json" ]; then
-    "$PY" -m bench.tensorrt_compare "$out"
-fi
-rm -rf "$out/version"
-echo "steps that failed: $failed"
+printf '\n%s\nsteps that failed: %d\n' "$summary" "$failed"
 exit "$failed"

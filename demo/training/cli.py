@@ -1,4 +1,4 @@
-"""The command line of training: train, baselines, accuracy, cards, precisions, report, timing."""
+"""The command line of training: train, compare, baselines, accuracy, precisions, report, timing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from demo.training import accuracy, report, timing
+from demo.training import accuracy, report, retraining, timing
 from demo.training.forecasts import write_baselines
 from demo.training.tasks import TASKS
 from demo.training.train import train
@@ -63,15 +63,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", type=Path, default=RESULTS)
     command.add_argument("--docs", type=Path, default=DOCS)
     command.set_defaults(run=lambda o: report.write(o.results, o.docs))
+    command = commands.add_parser("compare", help="a model trained anew against the committed one: within 2 %%?")
+    command.add_argument("--report", type=Path, required=True, help="report.json of the new one")
+    command.add_argument("--models", type=Path, default=MODELS)
+    command.set_defaults(run=_compare)
     command = commands.add_parser("timing", help="one forward pass by PyTorch on the GPU, at five batch sizes")
     command.add_argument("--out", type=Path, default=RESULTS)
+    command.add_argument("--only", default="", help="part of the wanted models' names")
     command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    command.set_defaults(run=lambda o: timing.measure(o.out, compiled=not o.no_compile))
+    command.set_defaults(run=lambda o: timing.measure(o.out, compiled=not o.no_compile, only=o.only))
     return parser
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=sorted(TASKS), required=True)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    if not retraining.compare(options.report, options.models):
+        raise SystemExit(1)
 
 
 def _train(options: argparse.Namespace) -> None:

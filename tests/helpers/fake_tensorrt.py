@@ -44,12 +44,16 @@ class Layer:
         self._inputs, self._outputs = inputs, outputs
         self.num_inputs, self.num_outputs = len(inputs), len(outputs)
         self.precision: DataType | None = None
+        self.stored: dict[int, DataType] = {}
 
     def get_input(self, index: int) -> Any:
         return self._inputs[index]
 
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
+
+    def set_output_type(self, index: int, dtype: DataType) -> None:
+        self.stored[index] = dtype
 
 
 class FakeNetwork:

@@ -195,7 +195,8 @@ class WorkerHandle:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        paths = (str(ROOT), os.environ.get("PYTHONPATH"))  # this checkout first; some machines need the rest
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=self._log.parent
