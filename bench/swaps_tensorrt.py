@@ -24,7 +24,7 @@ import structlog
 from numpy.typing import NDArray
 
 from bench.job import ROOT, Job
-from bench.swap_plans import BROKEN, PlanStore
+from bench.swap_plans import BROKEN, PlanStore, unspoilt
 from bench.swaps import Running, rss_bytes
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from tests.helpers.swapping import SCHEMA, Swapping
@@ -178,7 +178,7 @@ def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int)
     good = "v0"
     for number in range(1, count + 1):
         name, kind = f"v{number}", kinds[number // 5 % len(kinds)] if number % 5 == 0 else None
-        version = store.publish(name, **({} if kind is None else {"spoil": BROKEN[kind]}))
+        version = store.publish(name, spoil=unspoilt if kind is None else BROKEN[kind])
         world.settle(4)
         good = name if kind is None else good
         for _ in range(IN_FLIGHT + 2):
@@ -188,7 +188,7 @@ def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int)
         if kind is not None and version in world.status.refused:
             refused[kind] += 1
         if world.serving != good:
-            wrong.append(f"{name}: {world.serving} serves, expected {good}")
+            wrong.append(f"{name}: {world.serving} serves, expected {good}; {world.status.refused.get(version, '')}")
         for old in store.folder.glob("v*"):
             if old.name not in {good, str(world.backup), name}:
                 store.remove(old.name)
@@ -222,19 +222,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card = load_card(given.versions[0] / CARD_NAME)
     columns = {name: np.resize(each, (ROWS, *each.shape[1:])) for name, each in golden_columns(card).items()}
     result: dict[str, Any] = {"gpu": asdict(load_cuda().gpu()), "versions": [str(path.name) for path in given.versions]}
-    steps = {
-        "with_broken": lambda *world: with_broken(*world, columns, given.count),
-        "under_load": lambda *world: under_load(*world, columns, given.swaps, given.every_s),
-    }
-    for name, step in steps.items():
+    for name in ("with_broken", "under_load"):
         with tempfile.TemporaryDirectory() as folder:
             world, store = world_of(Path(folder), given.versions)
             try:
-                result[name] = step(world, store)
+                if name == "with_broken":
+                    found = with_broken(world, store, columns, given.count)
+                else:
+                    found = under_load(world, store, columns, given.swaps, given.every_s)
             finally:
                 world.close()
+        result[name] = found
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps({name: {k: v for k, v in result[name].items() if k != "memory"}}, indent=1), flush=True)
+        print(json.dumps({name: {k: v for k, v in found.items() if k != "memory"}}, indent=1), flush=True)
     return 0
 
 

@@ -15,8 +15,7 @@ _ABSOLUTE: Final = ("bias", "wape_total_14_days", "coverage", "below", "above")
 def differences(test: Mapping[str, float], reference: Mapping[str, float]) -> dict[str, float]:
     """By metric: how far `test` is from `reference`, as a share of it, or the plain difference (`TOLERANCE`)."""
     return {
-        name: (test[name] - known) / (1.0 if name.startswith(_ABSOLUTE) else known)
-        for name, known in reference.items()
+        name: (test[name] - known) / (1.0 if name.startswith(_ABSOLUTE) else known) for name, known in reference.items()
     }
 
 

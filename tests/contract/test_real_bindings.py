@@ -26,7 +26,12 @@ EVERYWHERE: dict[str, tuple[str, ...]] = {
     "Runtime": ("deserialize_cuda_engine",),
     "ICudaEngine": (
         *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_shape", "get_tensor_dtype"),
-        *("num_optimization_profiles", "get_tensor_profile_shape", "create_engine_inspector", "create_execution_context"),
+        *(
+            "num_optimization_profiles",
+            "get_tensor_profile_shape",
+            "create_engine_inspector",
+            "create_execution_context",
+        ),
     ),
     "IExecutionContext": (
         *("active_optimization_profile", "set_optimization_profile_async", "set_tensor_address", "set_input_shape"),
@@ -71,7 +76,8 @@ SIGNATURES: dict[str, dict[str, str]] = {
 
 @pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
 def trt(request: pytest.FixtureRequest) -> ModuleType:
-    return pytest.importorskip(request.param, exc_type=ImportError)
+    library: ModuleType = pytest.importorskip(request.param, exc_type=ImportError)
+    return library
 
 
 def weak(trt: ModuleType) -> bool:
