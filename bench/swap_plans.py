@@ -44,7 +44,7 @@ class PlanStore(TestStore):
         card = load_card(aside / CARD_NAME)
         digest = sha256_hex(graph)
         plans = tuple(plan.model_copy(update={"graph_sha256": digest}) for plan in card.plans)
-        changes = {"model": MODEL, "version": name, "onnx_sha256": digest, "plans": plans}
+        changes = {"model": MODEL, "version": name, "onnx_sha256": digest, "plans": plans, "latency_budget_ms": None}
         write_card(card.model_copy(update=changes), aside / CARD_NAME)
         spoil(aside)
         made_ns = next(self._order) * 10**9

@@ -171,12 +171,15 @@ class Held:
         return cls(device=memory.total_bytes - memory.free_bytes, host=rss_bytes())
 
 
-def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int) -> dict[str, Any]:
-    """So many versions one after the other, each fifth a broken one, and some batches by each that serves."""
+def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int, most_s: float) -> dict[str, Any]:
+    """So many versions one after the other, each fifth a broken one, and some batches by each that serves; fewer after `most_s`."""
     load = Load(world, columns)
     kinds, refused, wrong, held = list(BROKEN), Counter[str](), [], []
-    good = "v0"
+    good, began_s = "v0", time.perf_counter()
     for number in range(1, count + 1):
+        if time.perf_counter() - began_s > most_s:
+            count = number - 1
+            break
         name, kind = f"v{number}", kinds[number // 5 % len(kinds)] if number % 5 == 0 else None
         version = store.publish(name, spoil=unspoilt if kind is None else BROKEN[kind])
         world.settle(4)
@@ -197,6 +200,7 @@ def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int)
     settled = held[int(len(held) * SETTLED) :]
     return {
         "swaps": count,
+        "seconds": round(time.perf_counter() - began_s, 1),
         "served": {outcome.value: n for outcome, n in world.status.outcomes.items()}[Outcome.SERVED.value],
         "broken": {kind: sum(kinds[n // 5 % len(kinds)] == kind for n in range(5, count + 1, 5)) for kind in kinds},
         "refused": dict(refused),
@@ -213,21 +217,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bench.swaps_tensorrt", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--versions", type=Path, nargs=2, required=True, help="folders with card.json and a plan")
-    parser.add_argument("--swaps", type=int, default=100, help="under load (default %(default)s)")
+    parser.add_argument("--swaps", type=int, default=100, help="under load; 0 leaves it out (default %(default)s)")
     parser.add_argument("--every-s", type=float, default=2.0, help="seconds between them (default %(default)s)")
-    parser.add_argument("--count", type=int, default=1000, help="swaps with broken ones (default %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="with broken ones; 0 leaves it out (default %(default)s)"
+    )
+    parser.add_argument("--most-s", type=float, default=3600.0, help="end the latter then (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     card = load_card(given.versions[0] / CARD_NAME)
     columns = {name: np.resize(each, (ROWS, *each.shape[1:])) for name, each in golden_columns(card).items()}
     result: dict[str, Any] = {"gpu": asdict(load_cuda().gpu()), "versions": [str(path.name) for path in given.versions]}
-    for name in ("with_broken", "under_load"):
+    for name in [name for name, wanted in (("with_broken", given.count), ("under_load", given.swaps)) if wanted]:
         with tempfile.TemporaryDirectory() as folder:
             world, store = world_of(Path(folder), given.versions)
             try:
                 if name == "with_broken":
-                    found = with_broken(world, store, columns, given.count)
+                    found = with_broken(world, store, columns, given.count, given.most_s)
                 else:
                     found = under_load(world, store, columns, given.swaps, given.every_s)
             finally:

@@ -6,8 +6,9 @@
 #     tests   240 s   tests/gpu but for engine-build, and the contract suite on TensorRT
 #     build   330 s   tests/gpu/test_engine_build.py: every precision built, proved and measured; `auto`
 #     bench   200 s   the primary model: every precision, the engine against its bare plan, CUDA graphs; plans for the next two
-#     topics   75 s   50,000 events from topic to topic with the FP16 plan of `bench`
-#     swaps   150 s   100 swaps between the FP16 and INT8 plans of `bench` under load, then 1,000 with one in five broken
+#     topics  120 s   50,000 events from topic to topic with the FP16 plan of `bench`
+#     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of `bench` under full load
+#     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after 500 s with what it has
 #     models  480 s   `bench` for all models: every precision
 #     builds  540 s   200 rounds of build, load, close
 #     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
@@ -31,7 +32,7 @@
 # A step that fails doesn't stop the others; the last lines say how each ended; the exit code is the number of those that failed.
 set -u
 cd "$(dirname "$0")/.."
-[ $# -ge 3 ] || { sed -n '4,13p' "$0" >&2; exit 64; }
+[ $# -ge 3 ] || { sed -n '4,14p' "$0" >&2; exit 64; }
 inputs=$1 out=$2
 shift 2
 : "${PY:=python3}" "${GPU:=0}" "${WORK:=/tmp/gpu-session}"
@@ -52,6 +53,12 @@ step() { # NAME SECONDS COMMAND...
 }
 
 pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o faulthandler_timeout=60)
+
+swaps() { # NAME SECONDS OPTIONS...
+    local name=$1 limit_s=$2
+    shift 2
+    step "$name" "$limit_s" "$PY" -m bench.swaps_tensorrt --versions "$WORK/version" "$WORK/version-int8" --output "$WORK/$name-tensorrt.json" "$@"
+}
 
 check() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv,noheader
@@ -81,14 +88,15 @@ for name in "$@"; do
     build) step build 330 "${pytest[@]}" -v tests/gpu/test_engine_build.py ;;
     bench) step bench 200 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only freshretailnet-lstm --out "$WORK" ;;
     models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$WORK" ;;
-    topics) step topics 75 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;
-    swaps) step swaps 150 "$PY" -m bench.swaps_tensorrt --versions "$WORK/version" "$WORK/version-int8" --output "$WORK/swaps-tensorrt.json" ;;
+    topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;
+    swaps) swaps swaps 290 --count 0 ;;
+    broken) swaps broken 540 --swaps 0 --most-s 500 ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
     compare)
         [ -f "$WORK/timing-pytorch.json" ] || cp "$inputs/timing-pytorch.json" "$WORK/" 2>/dev/null
         step compare 20 "$PY" -m bench.tensorrt_compare "$WORK"
         ;;
-    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, build, bench, topics, swaps, models, builds or compare" >&2; exit 64 ;;
+    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, build, bench, topics, swaps, broken, models, builds or compare" >&2; exit 64 ;;
     esac
 done
 printf '\n%s\nsteps that failed: %d\n' "$summary" "$failed"
