@@ -52,7 +52,7 @@ step() { # NAME SECONDS COMMAND...
     summary+=$(printf '%-8s exit %-4s %4d s   %s' "$name" "$code" $((SECONDS - began_s)) "$(grep -E ' (passed|failed|skipped)' "$WORK/log" | tail -n 1)")$'\n'
 }
 
-pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o faulthandler_timeout=60)
+pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o faulthandler_timeout=200)
 
 swaps() { # NAME SECONDS OPTIONS...
     local name=$1 limit_s=$2

@@ -25,7 +25,7 @@ def report(path: Path, **changes: float) -> Path:
 
 @pytest.mark.parametrize(("pinball", "same"), [(0.2, True), (0.2039, True), (0.2041, False), (0.195, False)])
 def test_a_model_is_as_good_within_two_per_cent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pinball: float, same: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pinball: float, *, same: bool
 ) -> None:
     report(tmp_path / "models" / "bakery-lstm" / "report.json")
     assert compare(report(tmp_path / "new.json", pinball=pinball), tmp_path / "models") is same
