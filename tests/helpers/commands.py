@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.child import Child
+from tests.helpers.waiting import SLOW_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,32 +21,21 @@ class Ended:
     log: str
 
 
-class Command:
-    """A command under way. `wait` for its end."""
+class Command(Child):
+    """A command inside a `with` block, as `Child` is. See `ended`."""
 
     def __init__(self, *arguments: str, folder: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
-        )
+        super().__init__([sys.executable, "-m", "worker", *arguments], folder=folder, environ=environ)
 
-    def wait(self, timeout_s: float = 60.0) -> Ended:
-        """Its end. Kills it after `timeout_s`, and raises."""
-        try:
-            output, error = self.process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            output, error = self.process.communicate()
-            raise AssertionError(f"still there after {timeout_s:g} s:\n{output}\n{error}") from None
-        lines = error.splitlines(keepends=True)
+    def ended(self, timeout_s: float = SLOW_S) -> Ended:
+        """How it ended. Raises `AssertionError` after `timeout_s`."""
+        code = self.wait(timeout_s)
+        lines = self.log.splitlines(keepends=True)
         log = [line for line in lines if line.startswith("{")]
-        return Ended(self.process.returncode, output, "".join(line for line in lines if line not in log), "".join(log))
+        return Ended(code, self.output, "".join(line for line in lines if line not in log), "".join(log))
 
 
 def run_command(*arguments: str, folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Ended:
     """Run `python -m worker` with `arguments` (logs as JSON) to its end."""
-    return Command(*arguments, folder=folder, environ=environ).wait()
+    with Command(*arguments, folder=folder, environ=environ) as command:
+        return command.ended()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+SLOW_S = 90.0
+"""How long anything may take that ends by itself. Only a failure costs that much, so it fits a machine with no time."""
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = SLOW_S) -> None:
     """Return as soon as `condition` holds. Raises `AssertionError` naming `what` when it doesn't within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():

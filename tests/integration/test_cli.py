@@ -6,6 +6,7 @@ import signal
 import socket
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -46,21 +47,18 @@ def written(folder: Path, **sections: dict[str, object]) -> str:
 @pytest.fixture(scope="module")
 def unreachable() -> Iterator[Command]:
     """Begun here, because giving up a broker takes its time-out: the other tests run meanwhile."""
-    command = Command(
+    with Command(
         *("run", "--set", f"kafka.bootstrap.servers=127.0.0.1:{free_ports(1)[0]}", "--set", f"engine.model={MODEL}"),
         *("--set", "delivery.transactional_id=w", "--set", "server.port=off"),
-    )
-    yield command
-    if command.process.poll() is None:
-        command.process.kill()
-        command.process.communicate()
+    ) as command:
+        yield command
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_config_that_is_not_there(unreachable: Command, tmp_path: Path) -> None:
-    assert unreachable.process.pid
+    assert unreachable.pid
     message = refused(run_command("run", "--config", str(tmp_path / "nowhere.toml")))
     assert "nowhere.toml: can't be read: No such file or directory" in message
     assert message.startswith("1 problem in the settings:\n")
@@ -137,8 +135,10 @@ def test_a_model_whose_inputs_do_not_fit_the_events(tmp_path: Path) -> None:
 
 def test_help_of_every_command() -> None:
     commands = [[], ["run"], ["check"], ["settings"], ["topics"], ["topics", "create"], ["topics", "list"]]
-    running = [Command(*command, "--help") for command in commands]
-    for command, ended in zip(commands, [each.wait() for each in running], strict=True):
+    with ExitStack() as team:
+        running = [team.enter_context(Command(*command, "--help")) for command in commands]
+        endings = [each.ended() for each in running]
+    for command, ended in zip(commands, endings, strict=True):
         assert (ended.code, ended.message) == (0, "")
         assert ended.output.startswith(" ".join(["usage: forecast-worker", *command]))
         assert "--config FILE" in ended.output or command in ([], ["topics"])
@@ -212,17 +212,18 @@ def test_a_port_that_is_taken(job: Job) -> None:
 
 def test_sigterm_right_after_the_start(job: Job) -> None:
     config = job.config("w", server={"port": 0}, log={"format": "json"})
-    command = Command("run", "--config", str(config))
-    assert command.process.stderr is not None
-    assert "effective settings" in command.process.stderr.readline()  # said as soon as signals are handled
-    command.process.send_signal(signal.SIGTERM)
-    ended = command.wait()
+    with Command("run", "--config", str(config)) as command:
+        command.wait_until(
+            lambda: "effective settings" in command.log, "it says its settings as soon as it heeds signals"
+        )
+        command.send(signal.SIGTERM)
+        ended = command.ended()
     assert ended.code == 0, ended
     assert ended.message == ""
     assert '"event": "stopped"' in ended.log
 
 
 def test_a_broker_that_does_not_answer(unreachable: Command) -> None:
-    message = refused(unreachable.wait())
+    message = refused(unreachable.ended())
     assert message.startswith("kafka.bootstrap.servers: no broker answers at 127.0.0.1:")
     assert message.endswith("check address, port, TLS and SASL settings")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 
-from tests.helpers.commands import ROOT, Ended, run_command
+from tests.helpers.child import Child
+from tests.helpers.commands import Ended, run_command
 from tests.helpers.topics import read_messages
 from tests.helpers.workers import FRAMING, SCHEMA, Job, avro, event, features, key
 from worker.dead_letters import REDRIVE_ATTEMPT, REDRIVE_LETTER, REDRIVEN_FROM
@@ -169,9 +169,10 @@ def test_killed_anywhere_and_run_again_each_letter_is_redriven_once(job: Job) ->
     for _ in range(10):
         step, hit = chance.choice(["produced", "noted", "committed"]), chance.randint(1, 3)
         command = [sys.executable, "-m", "tests.helpers.killable_redrive", str(config), step, str(hit)]
-        ended = subprocess.run(command, cwd=ROOT, timeout=60, check=False)
-        killed += ended.returncode == -signal.SIGKILL
-        assert ended.returncode in {0, -signal.SIGKILL}
+        with Child(command) as process:
+            code = process.wait()
+            assert code in {0, -signal.SIGKILL}, process
+        killed += code == -signal.SIGKILL
     assert killed >= 3
     asked(job, "redrive", "--all")
     again = Counter(
