@@ -16,3 +16,11 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = SLOW
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what}")
         time.sleep(0.02)
+
+
+def slowdown() -> float:
+    """How many times longer computing takes now than with a processor of one's own, 1 at least."""
+    began_s, cpu_s = time.monotonic(), time.process_time()
+    while (used_s := time.process_time() - cpu_s) < 0.1:
+        pass
+    return max(1.0, (time.monotonic() - began_s) / used_s)

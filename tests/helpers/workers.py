@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "bakery-smoother"
 SCHEMA = load_schema(None, "sku_features")
 FRAMING = SingleObjectFraming([SCHEMA])
+PREFIX = FRAMING.prefix_for(SCHEMA)  # once, as a fingerprint costs more than all the rest of an event
 LISTENING = re.compile(r"\blistening\b.*\bport\W+(\d+)\b")  # as text or JSON
 
 
@@ -55,7 +56,7 @@ def features(number: int, as_of: int = 19_900) -> dict[str, object]:
 
 def event(number: int, as_of: int = 19_900) -> bytes:
     """Event `number` in single-object encoding, covariates at their defaults."""
-    return FRAMING.prefix_for(SCHEMA) + avro("sku_features", features(number, as_of))
+    return PREFIX + avro("sku_features", features(number, as_of))
 
 
 def key(number: int) -> bytes:

@@ -15,7 +15,7 @@ from confluent_kafka import Message, Producer
 from tests.helpers.child import Child
 from tests.helpers.commands import Ended, run_command
 from tests.helpers.topics import read_messages
-from tests.helpers.workers import FRAMING, SCHEMA, Job, avro, event, features, key
+from tests.helpers.workers import PREFIX, Job, avro, event, features, key
 from worker.dead_letters import REDRIVE_ATTEMPT, REDRIVE_LETTER, REDRIVEN_FROM
 
 BASE_MS = 1_700_000_000_000
@@ -23,7 +23,7 @@ BASE_MS = 1_700_000_000_000
 
 def broken(number: int) -> bytes:
     """An event of one day's history: `wrong_length`."""
-    return FRAMING.prefix_for(SCHEMA) + avro("sku_features", {**features(number), "sales": [1.0]})
+    return PREFIX + avro("sku_features", {**features(number), "sales": [1.0]})
 
 
 def send(job: Job, messages: list[tuple[bytes | None, bytes | None, int, list[tuple[str, bytes]]]]) -> None:
