@@ -25,12 +25,13 @@ class Done:
 
 
 class Replay:
-    """`forecast-worker replay` on a job's topics, with the same options each time."""
+    """`forecast-worker replay` on a job's topics, with the same options each time. It isn't nice: here is nobody to be nice to."""
 
     def __init__(self, job: Job, name: str, *options: str, **sections: dict[str, object]) -> None:
         self.job = job
         self.name = name
-        self._config = job.config(f"replay-{name}", **sections)
+        niceness: dict[str, object] = {"niceness": 0}
+        self._config = job.config(f"replay-{name}", **{**sections, "replay": niceness | sections.get("replay", {})})
         self.summary = self._config.with_name("summary.json")
         self._options = options
 
@@ -46,13 +47,14 @@ class Replay:
     def group(self) -> str:
         return f"group-{self.job.source}.replay.{self.name}"
 
-    def command(self, *more: str) -> list[str]:
+    def arguments(self, *more: str) -> list[str]:
+        """Of the command line."""
         fixed = ["--config", str(self._config), "--name", self.name, "--json", str(self.summary)]
-        return [sys.executable, "-m", "worker", "replay", *fixed, *self._options, *more]
+        return ["replay", *fixed, *self._options, *more]
 
     def process(self, *more: str) -> Child:
         """A process of it, which a `with` block starts and ends."""
-        return Child(self.command(*more), folder=self._config.parent)
+        return Child([sys.executable, "-m", "worker", *self.arguments(*more)], folder=self._config.parent)
 
     def run(self, *more: str, timeout_s: float = 180.0) -> Done:
         with self.process(*more) as process:

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from tests.helpers.child import Child
-from tests.helpers.commands import Ended, run_command
+from tests.helpers.commands import Ended, call_command
 from tests.helpers.topics import read_messages
 from tests.helpers.workers import PREFIX, Job, avro, event, features, key
 from worker.dead_letters import REDRIVE_ATTEMPT, REDRIVE_LETTER, REDRIVEN_FROM
@@ -36,7 +36,7 @@ def send(job: Job, messages: list[tuple[bytes | None, bytes | None, int, list[tu
 
 
 def tool(job: Job, *arguments: str) -> Ended:
-    return run_command("dead-letters", *arguments, "--config", str(job.config("tool", log={"format": "json"})))
+    return call_command("dead-letters", *arguments, "--config", str(job.config("tool", log={"format": "json"})))
 
 
 def asked(job: Job, *arguments: str) -> dict[str, object]:

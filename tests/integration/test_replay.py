@@ -20,6 +20,7 @@ from schemas.engine_card import load_card
 from tests.conftest import TopicFactory
 from tests.helpers.asking import ask
 from tests.helpers.child import Child
+from tests.helpers.commands import call_command
 from tests.helpers.processes import process_exists
 from tests.helpers.replays import Replay, lines
 from tests.helpers.topics import produce, read_all
@@ -282,11 +283,12 @@ def topic_names(kafka: EmbeddedKafka) -> set[str]:
 
 def refused(replay: Replay, *more: str) -> str:
     """The message of a replay that must be refused; nothing may have been written."""
-    done = replay.run(*more)
+    done = call_command(*replay.arguments(*more))
     assert done.code == 2, done
-    assert "Traceback" not in done.log
-    assert done.log.startswith("forecast-worker: ")
-    return done.log
+    assert done.output == ""
+    assert "Traceback" not in done.message
+    assert done.message.startswith("forecast-worker: ")
+    return done.message
 
 
 def test_what_is_refused_leaves_nothing_behind(job: Job, tmp_path: Path, kafka: EmbeddedKafka) -> None:
