@@ -70,7 +70,7 @@ def published(kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path_factory
 @pytest.fixture(scope="module")
 def expected(published: Job, registry: EmbeddedRegistry) -> Forecasts:
     """The latest forecast of each key, by the worker's own decoder. Dates as days, times as milliseconds."""
-    schemas = RegistrySchemas(url=registry.url, timeout_s=5.0)
+    schemas = RegistrySchemas(url=registry.url, timeout_s=60.0)
     framing = ConfluentFraming(ask=schemas.schema, clock_s=lambda: 0.0)
     reader = FramedReader(load_schema(None, "sku_forecast"), framing)
     latest: Forecasts = {}
@@ -128,7 +128,7 @@ def test_kcat_gives_the_same_values(published: Job, registry: EmbeddedRegistry, 
     (command,) = (block for block in blocks("sh") if block.startswith("kcat "))
     words = shlex.split(here(command, published, registry))
     words[0] = find_kcat() or "kcat"
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     latest: Forecasts = {}
     for line in done.stdout.splitlines():
