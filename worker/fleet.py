@@ -118,7 +118,9 @@ class Fleet:
         heartbeat_s: float,
         clock: Callable[[], float],
         wall_clock_ms: Callable[[], int],
+        probe: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._probe = probe
         self._reader = ControlReader(consumer, control_topic, self._take)
         self._producer = producer
         self._control_topic = control_topic
@@ -214,7 +216,9 @@ class Fleet:
                 by=self._worker,
                 at_ms=self._wall_clock_ms(),
             )
+            self._probe("control_writing")
             self._produce(self._control_topic, command.key, encode_command(command))
+            self._probe("control_written")
             log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
 
     def _say(self) -> None:
