@@ -84,9 +84,12 @@ class Takeover:
 
     def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
         """Between two batches: see `EngineSlot.turn_over`."""
+        doubted = None if self._wait.held is None else self._engines.serving
         left = self._engines.turn_over(lambda engine: used(engine) or self._standby.uses(engine))
         if left is not None:  # the fleet knows better than this worker's window
             self._standby.forget()
+            self._guard.rolled_back()
+        elif doubted is not None and doubted is not self._engines.serving:
             self._guard.rolled_back()
         if self._engines.fitted is not self._known:
             self._learn()
