@@ -18,6 +18,8 @@ from worker.version_choice import VersionId
 
 MAX_SAMPLE_ROWS = 1024
 """Rows of a batch that are copied for a comparison: well under a millisecond of the loop's time."""
+QUARANTINED = "quarantined"
+"""What a forecast says that the backup made because the fleet quarantined the version before it."""
 NOTHING_ELSE = "no other version can serve: release it, or publish another one"
 
 
@@ -83,7 +85,7 @@ class EngineSlot:
 
     @property
     def rolled_back(self) -> str | None:
-        """Why the serving engine serves in the place of the one chosen; None while the chosen one serves."""
+        """Why the serving engine serves in the place of the one chosen, as forecasts say it; None while the chosen one serves."""
         return self._rolled_back
 
     @property
@@ -235,7 +237,7 @@ class EngineSlot:
         self._serving, self._backup = self._backup, None
         if self._last_resort is not self._serving:
             self._backup = self._last_resort
-        self._rolled_back, self._held = reason, None
+        self._rolled_back, self._held = (QUARANTINED if told else reason), None
         self._rollbacks += 1
         self._probe("model_left")
         if version is not None:

@@ -159,9 +159,9 @@ class Worker:
     # -- the data's way ----------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        self._pipeline.turn_over()  # first: a quarantine comes before a commit that is due
         self._pipeline.publish_finished()
         self._pipeline.commit_if_due()
-        self._pipeline.turn_over()
         if self._breaker.tripped is not None or self._pipeline.held is not None:
             self._fetch(wanted=False)
             self._source.poll(0, self._timing.poll_s)

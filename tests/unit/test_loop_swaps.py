@@ -390,3 +390,17 @@ def test_a_version_held_back_by_the_guard_is_not_let_go_by_news_of_others(made: 
     world.settle()
     assert world.by() == [("1", "fa", None)]
     stranger.close()
+
+
+def test_a_quarantine_comes_before_a_commit_that_is_due(made: list[LoopSwaps]) -> None:
+    world = guarded(made)
+    world.order(world.make(), world.versions[0])
+    world.step()
+    world.send(*range(100, 104))
+    world.step(0.03, times=3)
+    assert world.rig.delivery.is_open
+    world.quarantine(world.versions[1])
+    world.step(0.6)
+    assert world.rig.broker.published == []
+    world.settle()
+    assert world.by() == [("1", "fa", "quarantined")]
