@@ -160,11 +160,10 @@ def test_killed_while_it_leaves_a_version_it_leaves_it_again(fleet: Job, store: 
     for number, point in enumerate(LEAVING_PROBES):
         name = f"bad{number}"
         with fleet.doomed("w", point, hit=1) as worker:
-            worker.wait_ready()
             send_traffic(fleet, range(sent, sent + 100))
             fleet.wait_done(fleet.ends())
             published = store.publish(name, spoil=with_histogram, nan_below=-float(number))
-            wait_until(lambda w=worker, v=name: serves(w, v), f"{name} serves", 60.0)  # type: ignore[misc]
+            wait_until(lambda v=name: states(fleet)[-1][1].serving.name == v, f"{name} serves", 60.0)  # type: ignore[misc]
             send_traffic(fleet, range(sent + 100, sent + 300), promo=POISON, partition=0)
             assert worker.wait_end() == -signal.SIGKILL, f"{point}: {worker.log}"
         with fleet.worker("w") as worker:
