@@ -1,6 +1,6 @@
 """How much of the accelerator's memory is free, and how much of it a version would take.
 
-Nothing touches the device before a version with plans is asked about: on a machine where none is, no GPU context is made,
+Nothing touches the device before a version that would run there is asked about: on a machine where none is, no GPU context is made,
 which would itself take hundreds of MiB.
 """
 
@@ -33,7 +33,7 @@ class DeviceRoom:
         self._cuda: Cuda | None = None
 
     def memory(self) -> DeviceMemory | None:
-        """Used and free memory of the whole device, all processes together; None if no plan was asked about, or it can't be told.
+        """Used and free memory of the whole device, all processes together; None if nothing was to run there yet, or it can't be told.
 
         Raises `FatalEngineError` if the GPU context is lost.
         """
@@ -52,7 +52,8 @@ class DeviceRoom:
 
         Of plans that fit this GPU and TensorRT it is the first one that there is memory for, else the first one.
         """
-        if self._settings.engine.runtime == "onnx" or not card.plans:
+        runtime = self._settings.engine.runtime
+        if runtime == "onnx" or (runtime == "auto" and not card.plans):
             return 0
         try:
             here = what_is_here(card, self._machine)

@@ -66,6 +66,16 @@ def test_it_ends_after_its_time_and_does_not_begin_again_for_the_same_backup() -
     assert not world.wait.needs("shift: far off")
 
 
+def test_it_ends_when_another_version_serves() -> None:
+    world = Expecting()
+    world.wait.needs("shift: far off")
+    world.handover.orders.put(Order(serving=world.second, backup=None, rollbacks=0))
+    world.slot.turn_over(lambda _: False)
+    assert world.slot.backup_expected
+    assert not world.held()
+    assert world.wait.needs("shift: far off, too")
+
+
 def test_the_next_backup_is_waited_for_anew() -> None:
     world = Expecting()
     world.wait.needs("shift: far off")
