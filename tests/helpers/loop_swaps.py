@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from tests.helpers.faulty import FaultyEngine
 from tests.helpers.memory import MemoryBroker
 from tests.helpers.rig import INPUTS, Rig, event, key, read
 from worker.engine import Engine
-from worker.guard_reference import Reference
+from worker.guard_reference import EDGES, Reference
 from worker.handover import Declined, Fitted, Freed, Handover, Left, Order, Report
 from worker.hotswap import EngineSlot
+from worker.settings_guard import GuardSettings
+from worker.statistics import Statistics
 from worker.version_choice import VersionId
 
 SLOTS = 2
 MAX_ROWS = 4
+SHARES = np.eye(len(EDGES) - 1)[10]
+REFERENCE = Reference(
+    mean_of="sales", edges=EDGES, shares=SHARES, mean=0.1, control={"sales": np.full((1, 3), 500.0, np.float32)}
+)
+"""Of the fake engines' forecasts for sales around 100."""
+LIMITS = GuardSettings(least_rows=4, full_rows=4, window_rows=16, fault_share=0.5, poison_rows=2)
 
 
 class ClosedOnce(FaultyEngine):
@@ -190,3 +200,24 @@ class LoopSwaps:
         return ClosedOnce(
             INPUTS, max_rows=MAX_ROWS, slots=SLOTS, asynchronous=self.asynchronous, digest=digest, version=version
         )
+
+
+def ended() -> Iterator[list[LoopSwaps]]:
+    """For a fixture. Whatever a test did: in the end each event has one outcome, and every engine is closed."""
+    worlds: list[LoopSwaps] = []
+    yield worlds
+    for world in worlds:
+        world.assert_once()
+        world.end()
+
+
+def guarded(made: list[LoopSwaps], limits: GuardSettings = LIMITS, *, asynchronous: bool = False) -> LoopSwaps:
+    """A worker whose guard judges few rows; it is added to `made`."""
+    made.append(LoopSwaps(reference=REFERENCE, limits=limits, asynchronous=asynchronous))
+    return made[-1]
+
+
+def latest(world: LoopSwaps) -> Statistics:
+    """Statistics after one more step that is sure to make a snapshot."""
+    world.step(1.0)
+    return world.rig.worker.statistics
