@@ -104,6 +104,7 @@ class Fleet:
         producer: for both topics; not transactional.
         control_topic, state_topic: None for the latter: this worker's state is told to nobody.
         worker: its name in states and commands.
+        probe: called before and after this worker's finding is written; see `loading.LEAVING_PROBES`.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
