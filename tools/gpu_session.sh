@@ -8,7 +8,7 @@
 #     bench   200 s   the primary model: every precision, the engine against its bare plan, CUDA graphs; plans for the next two
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of `bench`
 #     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of `bench` under full load
-#     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after 500 s with what it has
+#     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after MOST_S (500) s with what it has
 #     models  480 s   `bench` for all models: every precision
 #     builds  540 s   200 rounds of build, load, close
 #     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
@@ -90,7 +90,7 @@ for name in "$@"; do
     models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$WORK" ;;
     topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;
     swaps) swaps swaps 290 --count 0 ;;
-    broken) swaps broken 540 --swaps 0 --most-s 500 ;;
+    broken) swaps broken 540 --swaps 0 --most-s "${MOST_S:-500}" ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
     compare)
         [ -f "$WORK/timing-pytorch.json" ] || cp "$inputs/timing-pytorch.json" "$WORK/" 2>/dev/null

@@ -26,6 +26,7 @@ mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU OMP_NUM_THREADS=4 TORCHINDUCTOR_CACHE_DIR=$work/inductor
+export TORCHINDUCTOR_COMPILE_THREADS=8 # leave cores to what is measured beside this
 export XDG_CACHE_HOME=$inputs/cache FRESHRETAILNET_PARQUET=$inputs/freshretailnet_daily.parquet PYTHONPATH=$PWD
 if ls "$inputs"/whl/*.whl >/dev/null 2>&1; then
     "$TORCH_PY" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$work/site" "$inputs"/whl/*.whl

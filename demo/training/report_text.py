@@ -12,13 +12,15 @@ How to get those files from the data (extra `train`):
     export FRESHRETAILNET_PARQUET=freshretailnet_daily.parquet        # the daily file, or the original from Hugging Face
     python -m demo.training train --data freshretailnet               # the primary; --model tsmixer, transformer, lstm for another
     python -m demo.training train --data bakery
+    python -m demo.training compare --report models/bakery-transformer/report.json    # a new model against the committed: within 2 %?
     python -m demo.training accuracy --data freshretailnet --baselines build/baselines
     python -m demo.training accuracy --data bakery --baselines build/baselines
     python -m demo.training report
 
 `train` wants a GPU and takes well under ten minutes (table "Training"); the same command twice on the same kind of GPU gave the same metrics to
-the last digit. `accuracy` makes the baselines too, on the same split, where `--baselines` hasn't got them yet: AutoETS of FreshRetailNet
-is over an hour of CPU, on as many cores as there are."""
+the last digit. [tools/gpu_training.sh](../tools/gpu_training.sh) trains the primary, compares it and times PyTorch in one call. `accuracy`
+makes the baselines too, on the same split, where `--baselines` hasn't got them yet: AutoETS of FreshRetailNet is over an hour of CPU, on
+as many cores as there are."""
 
 METHOD: Final = """## How it is measured
 
