@@ -29,16 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.training", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("train", help="train one model: model.onnx and report.json")
-    _add_task(command)
-    command.add_argument("--out", type=Path, help="folder to write to; default models/<data>-<model>")
-    command.add_argument("--model", help="a recipe of demo/training/tasks.py; default: the data set's primary")
-    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--seed", type=int, default=1)
-    command.add_argument(
-        "--no-graphs", action="store_true", help="launch kernels one by one instead of by a CUDA graph"
-    )
-    command.set_defaults(run=_train)
+    _add_train(commands.add_parser("train", help="train one model: model.onnx and report.json"))
     command = commands.add_parser("baselines", help="forecast the test days with every baseline: one .npz each")
     _add_task(command)
     command.add_argument("--out", type=Path, required=True)
@@ -73,6 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     command.set_defaults(run=lambda o: timing.measure(o.out, compiled=not o.no_compile, only=o.only))
     return parser
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    _add_task(command)
+    command.add_argument("--out", type=Path, help="folder to write to; default models/<data>-<model>")
+    command.add_argument("--model", help="a recipe of demo/training/tasks.py; default: the data set's primary")
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument("--seed", type=int, default=1)
+    command.add_argument(
+        "--no-graphs", action="store_true", help="launch kernels one by one instead of by a CUDA graph"
+    )
+    command.set_defaults(run=_train)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
