@@ -110,7 +110,7 @@ class Layer(Protocol):
         ...
 
     def set_output_type(self, index: int, dtype: Any) -> None:  # noqa: ANN401
-        """The type in which output number `index` is stored."""
+        """Hold output number `index` to a type. Weakly typed networks only."""
         ...
 
 

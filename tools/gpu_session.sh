@@ -2,9 +2,9 @@
 # What needs a GPU and TensorRT: tests, plans' times and memory, topic to topic, swaps. Each call does the steps that are named.
 #
 # usage: tools/gpu_session.sh INPUTS OUT check tests topics        and so on; within 10 minutes:
-#     check    25 s   versions, GPU, the names that the code uses of the libraries that are here (tests/contract/test_real_bindings.py)
+#     check    85 s   versions, GPU, the names that the code uses of the libraries that are here
 #     tests   240 s   tests/gpu but for engine-build, and the contract suite on TensorRT
-#     build   330 s   tests/gpu/test_engine_build.py: every precision built, proved and measured; `auto`
+#     build   400 s   tests/gpu/test_engine_build.py: every precision built, proved and measured; `auto`
 #     bench   200 s   the primary model: every precision, the engine against its bare plan, CUDA graphs; plans for the next two
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of `bench`
 #     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of `bench` under full load
@@ -82,10 +82,10 @@ for name in "$@"; do
     case $name in
     check)
         step check 25 bash -c check
-        step names 40 "${pytest[@]}" tests/contract/test_real_bindings.py
+        step names 60 "${pytest[@]}" tests/contract/test_real_bindings.py tests/unit/test_build_trt*.py
         ;;
     tests) step tests 240 "${pytest[@]}" -v tests/gpu tests/contract/test_engine.py -k 'tensorrt and not test_building' --deselect tests/gpu/test_engine_build.py ;;
-    build) step build 330 "${pytest[@]}" -v tests/gpu/test_engine_build.py ;;
+    build) step build 400 "${pytest[@]}" -v tests/gpu/test_engine_build.py ;;
     bench) step bench 200 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only freshretailnet-lstm --out "$WORK" ;;
     models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$WORK" ;;
     topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;

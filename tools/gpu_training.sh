@@ -9,7 +9,7 @@
 #     cache/forecast-worker/ddop-0.7.6 the bakery's two CSV files, as `python -m demo` keeps them below XDG_CACHE_HOME
 #     whl/*.whl                        what its Python lacks, for its version: pydantic pydantic-core annotated-types typing-inspection
 #                                      typing-extensions structlog fastavro rich markdown-it-py mdurl pygments
-# OUT gets session-training.log, timing-pytorch.json, and for each trained model retrained-<data>.json, its report, and .onnx.
+# OUT gets session-training.log, timing-pytorch.json, and for each trained model its report, retrained-<data>.json.
 #
 # Needs, by the environment: TORCH_PY, a Python >= 3.11 with PyTorch for CUDA, numpy, pyarrow, onnx and onnxruntime (default python3);
 # GPU, the index of the one to use (default 0). For a rehearsal without one: DEVICE=cpu, and TRAIN for more options of `train`.
@@ -49,7 +49,6 @@ train() { # DATA
     # shellcheck disable=SC2086 # TRAIN holds several words
     "$TORCH_PY" -m demo.training train --data "$1" --out "$work/$1" --device "$DEVICE" $TRAIN || return
     cp "$work/$1/report.json" "$out/retrained-$1.json"
-    cp "$work/$1/model.onnx" "$out/retrained-$1.onnx"
     "$TORCH_PY" -m demo.training compare --report "$work/$1/report.json"
 }
 export -f train

@@ -72,10 +72,9 @@ def test_every_generation_builds_with_what_it_has(generation: Generation, precis
 
 def test_where_types_are_weak_fp32_is_held_on_to_and_int8_left_free() -> None:
     module, library = fake("8.6.1")
-    assert library.build(request(precision="int8")).notes == ("2 of 11 layers are held to FP32, as the graph says",)
-    layers = module.built[0][0].layers
-    assert {layer.name for layer in layers if layer.precision is not None} == {"scaled", "forecast"}
-    assert {layer.name for layer in layers if layer.stored} == {"scaled", "forecast"}
+    library.build(request(precision="int8"))
+    bound = {layer.name for layer in module.built[0][0].layers if layer.precision is not None}
+    assert bound == {"scaled", "forecast"}
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
