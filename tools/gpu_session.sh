@@ -27,7 +27,8 @@
 # PY needs these wheels beside TensorRT, numpy, onnx, onnxruntime, fastavro, confluent-kafka, prometheus-client and cuda-bindings:
 #     pydantic pydantic-core annotated-types typing-inspection structlog rich markdown-it-py mdurl pygments pytest pluggy iniconfig
 #     hypothesis sortedcontainers attrs cachetools authlib joserfc cryptography cffi pycparser certifi httpx2 httpcore2 h11 anyio idna
-#     truststore watchfiles requests urllib3 charset-normalizer jgo cjdk progressbar2 python-utils psutil click semver tomli-w pyarrow
+#     truststore watchfiles requests urllib3 charset-normalizer jgo cjdk progressbar2 python-utils psutil click semver tomli-w
+#     pyarrow matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing python-dateutil
 #
 # A step that fails doesn't stop the others; the last lines say how each ended; the exit code is the number of those that failed.
 set -u
