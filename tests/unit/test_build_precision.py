@@ -6,7 +6,7 @@ import pytest
 
 from engine_build.errors import GraphError
 from engine_build.onnx_run import OnnxRun
-from engine_build.precision import write_fp16, write_fp32, write_int8
+from engine_build.precision import Workpiece, write_fp16, write_fp32, write_int8
 from engine_build.qdq import layers_of, quantised
 from engine_build.ranges import ranges_of
 from engine_build.regions import half_region, named
@@ -58,7 +58,7 @@ def test_fp32_is_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sharp", [False, True])
 def test_fp16_is_close_to_fp32_with_float_inputs_and_outputs(tmp_path: Path, sharp: bool) -> None:  # noqa: FBT001
     source = saved(network(sharp=sharp), tmp_path)
-    written = write_fp16(source, tmp_path / "half.onnx", ROWS)
+    written = write_fp16(Workpiece(source, ROWS), tmp_path / "half.onnx")
     assert 0 < written.wape_to_fp32 < 2e-3
     assert written.fp16_layers == 2
     graph = onnx.load(str(written.path)).graph
@@ -66,7 +66,7 @@ def test_fp16_is_close_to_fp32_with_float_inputs_and_outputs(tmp_path: Path, sha
 
 
 def test_int8_reads_float_weights_through_pairs_and_says_what_was_tried(tmp_path: Path) -> None:
-    written = write_int8(saved(network(), tmp_path), tmp_path / "int8.onnx", ROWS, most_error=0.05)
+    written = write_int8(Workpiece(saved(network(), tmp_path), ROWS), tmp_path / "int8.onnx", most_error=0.05)
     assert (written.int8_layers, written.precision) == (2, "int8")
     assert written.wape_to_fp32 < 0.05
     assert {"minmax: all layers", "entropy: all layers"} <= written.trials.keys()
@@ -81,7 +81,7 @@ def test_int8_reads_float_weights_through_pairs_and_says_what_was_tried(tmp_path
 
 
 def test_layers_that_do_not_bear_eight_bits_are_left_out_by_their_error(tmp_path: Path) -> None:
-    written = write_int8(saved(network(), tmp_path), tmp_path / "int8.onnx", ROWS, most_error=1e-7)
+    written = write_int8(Workpiece(saved(network(), tmp_path), ROWS), tmp_path / "int8.onnx", most_error=1e-7)
     assert written.int8_layers == 0
     assert set(written.left_unquantised) == {"first_layer", "second_layer"}
     assert all(error > 1e-7 for error in written.left_unquantised.values())
@@ -90,7 +90,7 @@ def test_layers_that_do_not_bear_eight_bits_are_left_out_by_their_error(tmp_path
 @pytest.mark.parametrize("rest", ["fp16", "fp32"])
 def test_the_rest_of_an_int8_network_is_half_or_full_by_option(tmp_path: Path, rest: str) -> None:
     source = saved(network(), tmp_path)
-    written = write_int8(source, tmp_path / "out.onnx", ROWS, rest=rest, most_error=0.05)  # type: ignore[arg-type]
+    written = write_int8(Workpiece(source, ROWS), tmp_path / "out.onnx", rest=rest, most_error=0.05)  # type: ignore[arg-type]
     casts = [node for node in onnx.load(str(written.path)).graph.node if node.op_type == "Cast"]
     assert bool(casts) == (rest == "fp16")
     assert OnnxRun(written.path).forecasts(ROWS).shape == (300, 2, 3)
@@ -100,7 +100,7 @@ def test_int8_needs_scales_per_channel(tmp_path: Path) -> None:
     model = network()
     model.opset_import[0].version = 12
     with pytest.raises(GraphError, match="opset 12: INT8 needs 13 or newer"):
-        write_int8(saved(model, tmp_path), tmp_path / "out.onnx", ROWS)
+        write_int8(Workpiece(saved(model, tmp_path), ROWS), tmp_path / "out.onnx")
 
 
 def test_switched_measurements_agree_with_the_graph_that_is_written() -> None:
@@ -134,7 +134,10 @@ def test_entropy_never_asks_for_more_than_the_largest_value() -> None:
 def test_every_graph_is_parsed_by_tensorrt_rtx(tmp_path: Path) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="only for Linux on x86_64")
     source = saved(network(), tmp_path)
-    written = [write_fp16(source, tmp_path / "half.onnx", ROWS), write_int8(source, tmp_path / "int8.onnx", ROWS)]
+    written = [
+        write_fp16(Workpiece(source, ROWS), tmp_path / "half.onnx"),
+        write_int8(Workpiece(source, ROWS), tmp_path / "int8.onnx"),
+    ]
     for each in written:
         logger = trt.Logger(trt.Logger.ERROR)
         builder = trt.Builder(logger)
