@@ -21,7 +21,7 @@ from engine_build.onnx_run import Columns, FloatArray, OnnxRun, rows_of, spread
 from engine_build.qdq import Layer, layers_of, quantised, require_opset
 from engine_build.ranges import METHODS, Method, ranges_of
 from engine_build.regions import Region, half_region, named
-from engine_build.sensitivity import Choice, Switches, choose, wape_to
+from engine_build.sensitivity import Choice, Switches, choices, wape_to
 from schemas.engine_card import Precision, sha256_hex
 
 MOST_ERROR: Final = 0.01
@@ -139,9 +139,9 @@ def write_int8(
     tensors = tuple(dict.fromkeys(layer.values for layer in layers))
     largest = ranges_of(model, tensors, columns, methods) if layers else {method: {} for method in methods}
     switches = Switches(model, layers, spread(columns, _SENSITIVITY_ROWS))
-    choices = {method: choose(switches, largest[method], most_error=most_error) for method in methods}
-    method = min(choices, key=lambda each: (-sum(layer.size for layer in choices[each].kept), choices[each].error))
-    choice = choices[method]
+    found = choices(switches, largest, most_error=most_error)
+    method = min(found, key=lambda each: (-sum(layer.size for layer in found[each].kept), found[each].error))
+    choice = found[method]
     result = quantised(model, choice.kept, largest[method])
     in_half = region.nodes - {layer.node for layer in choice.kept} if rest == "fp16" else frozenset()
     onnx.save(half_precision(result, in_half) if in_half else result, str(target))
@@ -155,7 +155,7 @@ def write_int8(
         left_in_fp32=_left_in_fp32(region),
         left_unquantised=choice.left,
         wape_to_fp32=_error(work, target),
-        trials=_trials(choices),
+        trials=_trials(found),
         notes=_notes(model, region, layers, rest),
     )
 
@@ -168,13 +168,13 @@ def _left_in_fp32(region: Region) -> dict[str, float | None]:
     return {name: None if math.isnan(error) else error for name, error in region.left.items()}
 
 
-def _trials(choices: Mapping[Method, Choice]) -> dict[str, float]:
+def _trials(found: Mapping[Method, Choice]) -> dict[str, float]:
     """Each method with all layers in eight bits, and with those that it keeps."""
-    found: dict[str, float] = {}
-    for method, choice in choices.items():
-        found[f"{method}: all layers"] = choice.error_of_all
-        found[f"{method}: {len(choice.kept)} layers"] = choice.error
-    return found
+    trials: dict[str, float] = {}
+    for method, choice in found.items():
+        trials[f"{method}: all layers"] = choice.error_of_all
+        trials[f"{method}: {len(choice.kept)} layers"] = choice.error
+    return trials
 
 
 def _notes(model: onnx.ModelProto, region: Region, layers: Sequence[Layer], rest: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import onnx
 
 from engine_build.onnx_run import Columns, FloatArray, OnnxRun, spread
 from engine_build.qdq import Layer, value_scale, weight_scales
+from engine_build.ranges import Method
 from schemas.contract import FORECAST
 
 ROUGH_ROWS: Final = 64
@@ -27,7 +28,7 @@ ROUGH_ROWS: Final = 64
 class Choice:
     """Layers in eight bits (`kept`) and left out (`left`: node name -> WAPE-to-FP32 with its group alone in eight bits, roughly).
 
-    error: WAPE-to-FP32 of the choice; error_of_all: with every layer in eight bits. trials: how many were measured.
+    error: WAPE-to-FP32 of the choice; error_of_all: with every layer in eight bits. trials: how many the bisection took.
     """
 
     kept: tuple[Layer, ...]
@@ -77,29 +78,43 @@ _SWITCHES = "eight_bit_switches"
 _SCALES = "eight_bit_scales"
 
 
-def choose(switches: Switches, largest: Mapping[str, float], *, most_error: float, most_trials: int = 200) -> Choice:
-    """The layers that may stay in eight bits so that WAPE-to-FP32 is at most `most_error`.
+def choices(
+    switches: Switches, largest: Mapping[Method, Mapping[str, float]], *, most_error: float, most_trials: int = 200
+) -> dict[Method, Choice]:
+    """By calibration method, the layers that may stay in eight bits so that WAPE-to-FP32 is at most `most_error`.
 
-    Groups are left out by falling error of their own; how many is found by bisection. With more groups than `most_trials`,
-    neighbours are measured together.
+    largest: each method's ranges. Groups are left out by falling error of their own, with the ranges of the method that errs
+    least with all of them; how many is found by bisection for each method. With more groups than `most_trials`, neighbours
+    are measured together.
     """
-    names = switches.groups
-    everything = switches.error(names, largest) if names else 0.0
-    alone = _alone(switches, largest, most_trials) if everything > most_error else {}
+    whole = {
+        method: switches.error(switches.groups, found) if switches.groups else 0.0 for method, found in largest.items()
+    }
+    alone: dict[str, float] = {}
+    if max(whole.values()) > most_error:
+        alone = _alone(switches, largest[min(whole, key=lambda method: whole[method])], most_trials)
+    return {method: _choice(switches, found, whole[method], alone, most_error) for method, found in largest.items()}
+
+
+def _choice(
+    switches: Switches, largest: Mapping[str, float], whole: float, alone: Mapping[str, float], most_error: float
+) -> Choice:
+    """As few groups left out as need be. whole: the error with all of them; alone: of each by itself."""
+    trials = switches.trials
     order = sorted(alone, key=lambda name: -alone[name])
     few, many = 0, len(order)
-    errors = {0: everything, many: 0.0 if order else everything}
-    while everything > most_error and many - few > 1:
+    errors = {0: whole, many: 0.0 if order else whole}
+    while whole > most_error and many - few > 1:
         middle = (few + many) // 2
         errors[middle] = switches.error(order[middle:], largest)
         few, many = (few, middle) if errors[middle] <= most_error else (middle, many)
-    dropped = frozenset(order[: many if everything > most_error else 0])
+    dropped = frozenset(order[: many if whole > most_error else 0])
     return Choice(
         kept=tuple(layer for layer in switches.layers if layer.values not in dropped),
         left={layer.node: alone[layer.values] for layer in switches.layers if layer.values in dropped},
         error=errors[len(dropped)],
-        error_of_all=everything,
-        trials=switches.trials,
+        error_of_all=whole,
+        trials=switches.trials - trials,
     )
 
 
