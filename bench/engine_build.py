@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from bench.machine import cpu_facts, load_average
 from bench.precision import DATA, rows_of_data
 from demo.series import FloatArray
+from engine_build.onnx_run import OnnxRun
+from schemas.model_store import current_name
 
 OUT: Final = Path("bench/results/engine-build-cpu.json")
 TARGETS: Final = "sm80,sm89"
@@ -90,8 +92,26 @@ def _measured(folder: Path, rows: list[str], scratch: Path) -> dict[str, Any]:
             "published": content["published"],
             "plans": [{name: plan[name] for name in shown} for plan in content["plans"]],
             "graphs": {name: _graph(graph) for name, graph in content["graphs"].items()},
+            "differs": _differences(models / folder.name),
         }
         print(f"{folder.name:28s}{kind:16s}{took_s:6.1f} s  {', '.join(content['published'])}", flush=True)
+    return found
+
+
+def _differences(store: Path) -> dict[str, dict[str, float]]:
+    """How far each graph's forecasts of the golden rows are from FP32's, by ONNX Runtime, as `engine_build.allowances` counts."""
+    version = store / current_name(store)
+    with np.load(version / "golden.npz") as content:
+        rows = {name: content[name] for name in content.files}
+    reference = rows.pop("forecast")
+    found = {}
+    for path in sorted((version / "graphs").glob("*.onnx")):
+        error = np.abs(OnnxRun(path).forecasts(rows) - reference)
+        allowed = np.abs(reference).mean() + np.abs(reference)
+        found[path.stem] = {
+            "pointwise": float((error / allowed).max()),
+            "summed": float(error.sum() / np.abs(reference).sum()),
+        }
     return found
 
 

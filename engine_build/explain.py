@@ -36,7 +36,7 @@ def explained(
         used = site.library.has_timing_cache
         yield f"timing cache: {order.timing_cache.name if used else 'none, this library times nothing while building'}"
     for precision in precisions:
-        tolerance = tolerance_of(precision, card, order.golden)
+        tolerance = tolerance_of(order.allowances[precision], card, order.golden)
         yield (
             f"{precision} may differ from FP32 by {tolerance.relative:g} of a value and {tolerance.absolute:.3g} more, "
             f"in sum by {tolerance.summed:.1%}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from engine_build.allowances import ALLOWANCES, Allowance
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError, ProofError
 from engine_build.measure import Measurement, measure
@@ -106,8 +107,8 @@ class BuiltPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
-    """What to build for every precision alike. profiles: rows. golden: to prove with. workspace_bytes, timing_cache: see
-    `BuildRequest`.
+    """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
+    differ, by precision. workspace_bytes, timing_cache: see `BuildRequest`.
     """
 
     card: EngineCard
@@ -116,6 +117,7 @@ class PlanOrder:
     cuda_graph_rows: tuple[int, ...] = ()
     workspace_bytes: int | None = None
     timing_cache: Path | None = None
+    allowances: Mapping[Precision, Allowance] = field(default_factory=lambda: ALLOWANCES)
 
 
 def build_plan(
@@ -168,7 +170,7 @@ def build_plan(
 
 
 def _on_device(site: Site, order: PlanOrder, precision: Precision, plan: bytes) -> tuple[Proof, Measurement]:
-    tolerance = tolerance_of(precision, order.card, order.golden)
+    tolerance = tolerance_of(order.allowances[precision], order.card, order.golden)
     (profile, *_) = order.profiles
     prove_structure(site.library.facts(plan).tensors, order.card, order.profiles)
     with DeviceRunner(site.library, site.cuda, plan, profile) as runner:
@@ -185,7 +187,7 @@ def _entry(
     measurement: Measurement | None,
 ) -> Plan:
     digest = hashlib.sha256(content).hexdigest()
-    tolerance = tolerance_of(graph.precision, order.card, order.golden)
+    tolerance = tolerance_of(order.allowances[graph.precision], order.card, order.golden)
     return Plan(
         file=f"plans/{site.label}-{graph.precision}-{digest[:12]}.plan",
         sha256=digest,

@@ -27,13 +27,9 @@ def demand_from_prometheus(text: str) -> Sizes:
     low, high, counts = _histogram(text, COMMIT_ROWS)
     beyond = np.isinf(high)
     if counts[beyond].sum() > 0.01 * counts.sum():
-        raise TrafficError(
-            "metrics",
-            [
-                f"{COMMIT_ROWS}: more than 1 % of the commits had over {low[-1]:,.0f} rows; "
-                "shorten delivery.commit_interval_s, or read the demand from the topic with --topic"
-            ],
-        )
+        problem = f"{COMMIT_ROWS}: more than 1 % of the commits had over {low[-1]:,.0f} rows"
+        remedy = "shorten delivery.commit_interval_s, or read the demand from the topic with --topic"
+        raise TrafficError("metrics", [f"{problem}; {remedy}"])
     return Sizes(rows=np.where(beyond, low, high), counts=counts)
 
 

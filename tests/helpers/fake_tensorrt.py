@@ -44,12 +44,17 @@ class Layer:
         self._inputs, self._outputs = inputs, outputs
         self.num_inputs, self.num_outputs = len(inputs), len(outputs)
         self.precision: DataType | None = None
+        self.output_types: dict[int, DataType] = {}
 
     def get_input(self, index: int) -> Any:
         return self._inputs[index]
 
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
+
+    def set_output_type(self, index: int, dtype: DataType) -> None:
+        assert 0 <= index < self.num_outputs
+        self.output_types[index] = dtype
 
 
 class FakeNetwork:

@@ -175,7 +175,7 @@ def test_entropy_is_onnx_runtimes_own(seed: int) -> None:
         collector.collect({"x": [(scale * kinds[seed]).astype(np.float32)]})
     histogram = collector.histogram_dict["x"]
     low, high = collector.get_entropy_threshold(histogram, 64)
-    found = range_of(*histogram[:2], 64)
+    found = range_of(histogram[0], histogram[1], 64)
     assert (max(found[0], histogram[2]), min(found[1], histogram[3])) == pytest.approx((low, high))
 
 
