@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments, _Console())
         sys.stdout.flush()
-        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
         return BROKEN_PIPE
@@ -44,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed("interrupted; CURRENT and every published version are whole", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the process ends here; what isn't known is a bug
         return _failed(*_told(error))
+    return code
 
 
 def _told(error: Exception) -> tuple[str, int]:
