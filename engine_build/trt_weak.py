@@ -7,7 +7,7 @@ from typing import Any, Final
 from engine_build.trt_types import Network
 from engine_build.trt_values import names_of
 
-_FREE: Final = (
+FREE: Final = (
     *("CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "CAST"),
     *("LOOP_OUTPUT", "TRIP_LIMIT", "RECURRENCE", "ITERATOR"),
 )
@@ -20,7 +20,7 @@ def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
     since 1970 are known to 16 days. What stands between DequantizeLinear and QuantizeLinear is FP32 by type and INT8 by intention, so it stays free.
     """
     kinds = trt.LayerType
-    free = {getattr(kinds, name) for name in _FREE if hasattr(kinds, name)}
+    free = {getattr(kinds, name) for name in FREE if hasattr(kinds, name)}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantised = names_of(layer.get_output(0) for layer in layers if layer.type == kinds.DEQUANTIZE)
     quantised = names_of(layer.get_input(0) for layer in layers if layer.type == kinds.QUANTIZE)
