@@ -69,7 +69,7 @@ class PrecisionGraph:
     fp16_layers, int8_layers: how many layers with weights compute in it.
     left_in_fp32: nodes left in FP32 -> relative error that half precision makes in them (None: named by the caller, or they
     feed such a node). left_unquantised: layers left out of INT8 -> WAPE-to-FP32 with them (and who shares their input) alone
-    in eight bits. wape_to_fp32: of the file, on the calibration rows. trials: what else was tried -> its WAPE-to-FP32.
+    in eight bits, on few rows. wape_to_fp32: of the file, on the calibration rows. trials: what else was tried -> its WAPE-to-FP32.
     """
 
     precision: Precision
