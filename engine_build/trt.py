@@ -117,7 +117,11 @@ class Library:
         return tuple(self._engine_tensor(engine, index) for index in range(engine.num_io_tensors))
 
     def load(self, plan: bytes) -> Any:  # noqa: ANN401 - an ICudaEngine
-        """The engine of `plan`. The caller has checked its digest: a plan is code. Raises `PlanError`."""
+        """The engine of `plan`. Raises `PlanError`.
+
+        The caller has checked its digest, as a plan is code, and that CUDA shows a GPU: without one, making TensorRT 8.6.1's
+        runtime ends the process (segmentation fault).
+        """
         self._log.clear()
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
         if engine is None:

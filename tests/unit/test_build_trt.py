@@ -140,6 +140,15 @@ def test_a_limit_that_is_too_small_is_said_and_not_made_smaller() -> None:
     assert len(module.built) == 1
 
 
+def test_a_machine_without_a_gpu_is_told_in_the_librarys_words() -> None:
+    _, library = fake("8.6.1", without_gpu=True)
+    with pytest.raises(
+        PlanError,
+        match=r"can't start: CUDA initialization failure with error: 35.*; this needs an NVIDIA GPU and its driver",
+    ):
+        library.build(request())
+
+
 def test_an_error_is_told_with_what_the_library_said() -> None:
     _, library = fake("11.0.0.5", "Could not find any implementation for node {x}")
     with pytest.raises(PlanError, match=r"couldn't build the fp32 plan: Could not find any implementation"):
