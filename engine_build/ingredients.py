@@ -15,7 +15,7 @@ from engine_build.graph import Graph
 from engine_build.onnx_run import Columns, FloatArray, OnnxRun
 from engine_build.plan import GraphBytes
 from engine_build.precision import PrecisionGraph, Workpiece, write_fp16, write_int8
-from engine_build.prove import Golden
+from engine_build.prove import Golden, pointwise_error
 from engine_build.release import Ingredients
 from schemas.engine_card import Accuracy, EngineCard, Precision
 from schemas.model_store import Version
@@ -98,7 +98,10 @@ def _bytes(precision: Precision, path: Path, data: Data, published: Version | No
     digest = data.calibration.digest if precision == "int8" and data.calibration is not None else None
     if precision == "int8" and published is not None and "int8" in published.card.graphs:
         digest = next((plan.calibration_sha256 for plan in published.card.plans if plan.precision == "int8"), None)
-    return GraphBytes.of(precision, path.read_bytes(), calibration_sha256=digest)
+    own_error = 0.0
+    if precision != "fp32":
+        own_error = pointwise_error(OnnxRun(path).forecasts(data.golden.inputs), data.golden)
+    return GraphBytes.of(precision, path.read_bytes(), calibration_sha256=digest, own_error=own_error)
 
 
 def _accuracy(

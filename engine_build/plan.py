@@ -13,7 +13,7 @@ from engine_build.allowances import ALLOWANCES, Allowance
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError, ProofError
 from engine_build.measure import Measurement, measure
-from engine_build.prove import Golden, Proof, prove, prove_structure, tolerance_of
+from engine_build.prove import Golden, Proof, Tolerance, prove, prove_structure, tolerance_of
 from engine_build.trt import Library
 from engine_build.trt_types import BuildRequest, Built, Progress
 from schemas.engine_card import EngineCard, Plan, Precision, Profile
@@ -22,18 +22,31 @@ from schemas.plan_choice import Gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphBytes:
-    """An ONNX graph at one precision. calibration_sha256: of the rows that INT8 scales come from, None without any."""
+    """An ONNX graph at one precision.
+
+    calibration_sha256: of the rows that INT8 scales come from, None without any. own_error: `prove.pointwise_error` of its
+    forecasts of the golden rows by ONNX Runtime.
+    """
 
     precision: Precision
     content: bytes
     sha256: str
     calibration_sha256: str | None = None
+    own_error: float = 0.0
 
     @classmethod
-    def of(cls, precision: Precision, content: bytes, *, calibration_sha256: str | None = None) -> Self:
+    def of(
+        cls, precision: Precision, content: bytes, *, calibration_sha256: str | None = None, own_error: float = 0.0
+    ) -> Self:
         """The graph in `content`, with its digest."""
         digest = hashlib.sha256(content).hexdigest()
-        return cls(precision=precision, content=content, sha256=digest, calibration_sha256=calibration_sha256)
+        return cls(
+            precision=precision,
+            content=content,
+            sha256=digest,
+            calibration_sha256=calibration_sha256,
+            own_error=own_error,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +158,7 @@ def build_plan(
     try:
         prove_structure(built.tensors, order.card, order.profiles)
         if site.on_device:
-            proof, measurement = _on_device(site, order, graph.precision, built.plan)
+            proof, measurement = _on_device(site, order, _tolerance(order, graph), built.plan)
     except ProofError as error:
         return BuiltPlan(
             precision=graph.precision,
@@ -169,8 +182,11 @@ def build_plan(
     )
 
 
-def _on_device(site: Site, order: PlanOrder, precision: Precision, plan: bytes) -> tuple[Proof, Measurement]:
-    tolerance = tolerance_of(order.allowances[precision], order.card, order.golden)
+def _tolerance(order: PlanOrder, graph: GraphBytes) -> Tolerance:
+    return tolerance_of(order.allowances[graph.precision], order.card, order.golden, graph.own_error)
+
+
+def _on_device(site: Site, order: PlanOrder, tolerance: Tolerance, plan: bytes) -> tuple[Proof, Measurement]:
     (profile, *_) = order.profiles
     prove_structure(site.library.facts(plan).tensors, order.card, order.profiles)
     with DeviceRunner(site.library, site.cuda, plan, profile) as runner:
@@ -187,7 +203,7 @@ def _entry(
     measurement: Measurement | None,
 ) -> Plan:
     digest = hashlib.sha256(content).hexdigest()
-    tolerance = tolerance_of(order.allowances[graph.precision], order.card, order.golden)
+    tolerance = _tolerance(order, graph)
     return Plan(
         file=f"plans/{site.label}-{graph.precision}-{digest[:12]}.plan",
         sha256=digest,

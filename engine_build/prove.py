@@ -66,15 +66,25 @@ class Proof:
     batch_mates: float
 
 
-def tolerance_of(allowance: Allowance, card: EngineCard, golden: Golden) -> Tolerance:
-    """What `allowance` means for a model whose forecasts are as large as those of `golden`."""
+def pointwise_error(found: FloatArray, golden: Golden) -> float:
+    """The largest difference to the golden outputs, as a share of the value and the mean forecast together."""
+    size = np.abs(golden.outputs).astype(np.float64)
+    error = np.abs(found.astype(np.float64) - golden.outputs)
+    return float((error / np.maximum(size + size.mean(), np.finfo(np.float32).tiny)).max())
+
+
+def tolerance_of(allowance: Allowance, card: EngineCard, golden: Golden, own_error: float = 0.0) -> Tolerance:
+    """What `allowance` means for a model whose forecasts are as large as those of `golden`.
+
+    own_error: `pointwise_error` of the graph itself, by ONNX Runtime.
+    """
     if allowance.pointwise is None:
         stated = card.golden
         return Tolerance(
             relative=stated.relative_tolerance, absolute=stated.absolute_tolerance, summed=allowance.summed
         )
     mean = float(np.abs(golden.outputs).mean())
-    share = allowance.pointwise
+    share = max(allowance.pointwise, round(allowance.own * own_error, 6))
     return Tolerance(relative=share, absolute=round(share * mean, 9), summed=allowance.summed)
 
 

@@ -14,6 +14,7 @@ from engine_build.prove import (
     FloatArray,
     Golden,
     Tolerance,
+    pointwise_error,
     proof_sizes,
     prove,
     prove_structure,
@@ -218,3 +219,16 @@ def test_what_is_no_tolerance_is_refused(text: str) -> None:
         InputError, match=r"--tolerance: got .* expected PRECISION=POINTWISE:SUMMED with fp32, fp16, int8"
     ):
         parse_allowances([text])
+
+
+def test_a_graph_that_errs_more_itself_may_err_more_on_the_gpu() -> None:
+    card = card_of(NAMES[0])
+    golden = golden_of(card)
+    found = golden.outputs + np.float32(0.4) * (np.abs(golden.outputs) + np.abs(golden.outputs).mean())
+    own = pointwise_error(found, golden)
+    assert own == pytest.approx(0.4, rel=1e-4)
+    assert tolerance_of(ALLOWANCES["int8"], card, golden, own).relative == pytest.approx(0.6, rel=1e-3)
+    assert tolerance_of(ALLOWANCES["int8"], card, golden, 0.1).relative == 0.25
+    assert tolerance_of(ALLOWANCES["fp32"], card, golden, own).relative == card.golden.relative_tolerance
+    named = parse_allowances(["int8=0.3:0.05"])["int8"]
+    assert tolerance_of(named, card, golden, own).relative == 0.3
