@@ -154,6 +154,8 @@ class Pipeline:
         left = self._forecasting.turn_over(self._uses)
         if left is not None:
             raise AbortableError(left)
+        if self._batcher.empty:  # also while nothing comes in
+            self._forecasting.tend(self._flights)
         if self._batcher.slot is not None and self._batcher.empty and self._engine is not self._forecasting.engine:
             slot = self._batcher.drop()
             if slot is not None:

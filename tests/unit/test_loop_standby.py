@@ -46,6 +46,27 @@ def test_after_a_swap_the_stand_by_computes_the_new_version(made: list[LoopSwaps
     assert not latest(world).standby
 
 
+@BOTH
+def test_a_device_that_works_again_is_taken_back_while_nothing_comes_in(
+    made: list[LoopSwaps],
+    asynchronous: bool,  # noqa: FBT001
+) -> None:
+    world = guarded(made, asynchronous=asynchronous)
+    world.engine(1).memory_rows = 0
+    world.send(*range(100, 104))
+    world.settle()
+    world.step(31.0, times=2)
+    assert latest(world).standby
+    world.engine(1).memory_rows = None
+    world.step(31.0)
+    world.finish()
+    world.step()
+    assert not latest(world).standby
+    world.send(*range(104, 108))
+    world.settle()
+    assert world.by() == [("1", "51", "onnx_standby"), ("1", "fa", None)]
+
+
 def test_half_the_batch_comes_before_the_stand_by_also_after_a_swap(made: list[LoopSwaps]) -> None:
     world = guarded(made)
     world.order(world.make(), world.versions[0])
