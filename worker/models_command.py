@@ -25,6 +25,7 @@ from worker.logs import kafka_logger
 from worker.settings_model import Settings
 from worker.store_listing import StoreView, model_name
 from worker.version_choice import Listing, VersionId, choose
+from worker.wall_clock import wall_clock_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,10 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Do what `arguments.action` says; the exit code."""
     view = look(settings)
     if arguments.action == "list":
-        sys.stdout.writelines(f"{line}\n" for line in shown(view, int(time.time() * 1000)))
+        sys.stdout.writelines(f"{line}\n" for line in shown(view, wall_clock_ms()))
         return 0
     by = arguments.by or f"{getpass.getuser()}@{socket.gethostname()}"
-    commands = made_command(view, arguments, by, int(time.time() * 1000))
+    commands = made_command(view, arguments, by, wall_clock_ms())
     _send(settings, commands)
     for command in commands:
         done = "released" if command.released else "in force"

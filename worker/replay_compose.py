@@ -14,8 +14,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas.load import Schema
 from worker.clients import consumer_config, made
-from worker.compose import Computing, load_engines, standby_of, transaction, worker_of
+from worker.compose import load_engines, standby_of, transaction
 from worker.compose_wire import contracts
+from worker.compose_worker import Computing, worker_of
 from worker.decode import Decodes
 from worker.framing import Framing
 from worker.logs import kafka_logger

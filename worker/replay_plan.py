@@ -22,6 +22,7 @@ from worker.clients import consumer_config, made
 from worker.compose import load_engines, transaction
 from worker.compose_wire import contracts, registry_of
 from worker.deadline import Deadline
+from worker.delivery_errors import PASSING
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.framing import SingleObjectFraming
 from worker.logs import kafka_logger
@@ -33,7 +34,7 @@ from worker.replay_request import Names, Request, arguments_of, replay_settings
 from worker.replay_span import Edges, spans_from_edges
 from worker.replay_target import check_subject, check_target, create_like, first_value, shape_of
 from worker.settings_model import Settings
-from worker.transaction import PASSING, RETRY_PAUSE_S, unwatched
+from worker.transaction import RETRY_PAUSE_S, unwatched
 
 log = structlog.get_logger(__name__)
 
