@@ -44,6 +44,7 @@ READ_S = 30.0
 FLUSH_S = 5.0
 AGAIN_S = 1.0
 """Pause before a quarantine that wasn't delivered is sent again."""
+AFTER_AN_ERROR_S = 1.0
 DENIED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 REMEDY = "are the brokers reachable, and may this principal read it?"
 
@@ -217,7 +218,7 @@ class Fleet:
                 self.turn()
             except Exception:  # a worker goes on serving without its fleet; the next turn tries again
                 log.exception("talking to the fleet")
-                self._stop.wait(1.0)
+                self._stop.wait(AFTER_AN_ERROR_S)
 
     def turn(self) -> None:
         """Read what came, write what is to be said. What the thread does over and over."""
