@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worker.backup_wait import BackupWait
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import max_message_bytes
@@ -152,6 +153,7 @@ def _forecasting(settings: Settings, computing: Computing, breaker: Breaker, tal
     takeover = Takeover(
         engines=computing.engines,
         standby=computing.standby,
+        wait=BackupWait(computing.engines, most_s=settings.models.backup_wait_s, clock=time.monotonic),
         guard=guard,
         breaker=breaker,
         poison_rows=settings.guard.poison_rows,

@@ -131,6 +131,7 @@ class Fleet:
         control_topic, state_topic: None for the latter: this worker's state is told to nobody.
         worker: its name in states and commands.
         clock: monotonic. pause: waits for so many seconds, before a broker is asked again.
+        probe: called before and after this worker's finding is written; see `loading.LEAVING_PROBES`.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
@@ -146,7 +147,9 @@ class Fleet:
         clock: Clock,
         wall_clock_ms: Callable[[], int],
         pause: Callable[[float], None] = time.sleep,
+        probe: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._probe = probe
         self._reader = ControlReader(consumer, control_topic, self._take, clock=clock, pause=pause)
         self._producer = producer
         self._control_topic = control_topic
@@ -246,7 +249,9 @@ class Fleet:
                 log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
         while self._unsent and self._clock() >= self._again_s:
             command = self._unsent[0]
+            self._probe("control_writing")
             self._produce(self._control_topic, command.key, encode_command(command), partial(self._lost, command))
+            self._probe("control_written")
             del self._unsent[0]  # only now: the local queue may be full
 
     def _quarantine(self, left: Left) -> Command:
