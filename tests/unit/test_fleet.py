@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -309,6 +310,26 @@ def test_what_nobody_took_at_the_end_is_logged(caplog: pytest.LogCaptureFixture,
     bench.producer.stays = 1
     bench.fleet.close()
     assert "the fleet wasn't told everything" in capsys.readouterr().out + caplog.text
+
+
+def test_closing_waits_for_the_turn_that_is_under_way() -> None:
+    bench, began, go_on = Bench([end()]), threading.Event(), threading.Event()
+
+    def turn(_: float) -> None:
+        began.set()
+        assert go_on.wait(30.0)
+
+    bench.read()
+    bench.consumer.idle = turn
+    bench.fleet.start()
+    assert began.wait(30.0)
+    closing = threading.Thread(target=bench.fleet.close)
+    closing.start()
+    closing.join(0.05)
+    assert (closing.is_alive(), bench.consumer.closed) == (True, 0)  # the thread reads with it still
+    go_on.set()
+    closing.join(30.0)
+    assert bench.consumer.closed == 1
 
 
 def test_a_fleet_that_was_never_started_closes() -> None:
