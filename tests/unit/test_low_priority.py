@@ -51,6 +51,21 @@ def test_the_work_has_a_low_priority_and_its_caller_keeps_its_own() -> None:
 
 
 @linux
+def test_the_system_is_asked_for_the_works_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "setpriority", lambda *arguments: asked.append(arguments))
+    native = at_low_priority(threading.get_native_id)
+    assert asked == [(os.PRIO_PROCESS, native, NICE)]
+    assert native != threading.get_native_id()
+
+
+def test_it_waits_for_the_work() -> None:
+    go_on = threading.Event()
+    threading.Timer(0.05, go_on.set).start()
+    assert at_low_priority(lambda: go_on.wait(30.0))
+
+
+@linux
 def test_where_the_priority_cant_be_changed_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: int) -> None:
         raise PermissionError(1, "not permitted")

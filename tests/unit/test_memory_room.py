@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 
 from schemas.engine_card import EngineCard
-from tests.helpers.cards import card_content
-from worker.memory_room import HOST_FACTOR, NoRoomError, host_free_bytes, needed_bytes, require_room
+from tests.helpers.cards import card_content, plan_content
+from worker.memory_room import (
+    HOST_FACTOR,
+    NoRoomError,
+    host_free_bytes,
+    needed_bytes,
+    plan_device_bytes,
+    require_room,
+    stated_device_bytes,
+)
 
 MIB = 1 << 20
 GROUP = "sys/fs/cgroup"
@@ -86,6 +94,17 @@ def test_an_engine_needs_its_file_some_times_and_its_slots_both_ways() -> None:
     per_row = 3 + 1 + 2 * 2  # an array of 3, a scalar; two days of two quantiles
     assert needed_bytes(1000, card, slots=2, max_rows=8) == HOST_FACTOR * 1000 + 2 * 8 * per_row * 4
     assert needed_bytes(1000, card, slots=0, max_rows=8) == HOST_FACTOR * 1000
+
+
+def test_of_the_plans_the_largest_with_what_it_states_counts_for_the_device() -> None:
+    plans = [
+        plan_content(sha256=letter * 64, file=f"plans/{letter}.plan", size_bytes=size, device_memory_bytes=stated)
+        for letter, size, stated in (("a", 1000, 5000), ("b", 4000, None))
+    ]
+    card = EngineCard.model_validate(card_content(plans=plans))
+    assert [plan_device_bytes(plan) for plan in card.plans] == [6000, 4000]
+    assert stated_device_bytes(card) == 6000
+    assert stated_device_bytes(EngineCard.model_validate(card_content())) == 0
 
 
 # -- is there room ----------------------------------------------------------------------------------------------------
