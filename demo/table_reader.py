@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from confluent_kafka import (
@@ -18,6 +19,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from schemas.asking import MOVING, UNKNOWN, answered, partitions_of
 
 _BATCH: Final = 5000
 _TIMEOUT_S: Final = 60.0
@@ -41,11 +44,16 @@ class Tables:
 
 def partition_count(consumer: Consumer, topics: Sequence[str]) -> int:
     """How many partitions each of `topics` has. Raises `TableError` if one isn't there or they differ."""
-    found = consumer.list_topics(timeout=_TIMEOUT_S).topics
-    missing = [topic for topic in topics if topic not in found]
+    counts, missing = {}, []
+    for topic in topics:
+        try:
+            counts[topic] = len(partitions_of(consumer, topic, _TIMEOUT_S))
+        except KafkaException as exception:
+            if exception.args[0].code() not in UNKNOWN:
+                raise
+            missing.append(topic)
     if missing:
         raise TableError(f"topics that don't exist: {', '.join(missing)}; create them, compacted")
-    counts = {topic: len(found[topic].partitions) for topic in topics}
     if len(set(counts.values())) > 1:
         got = ", ".join(f"{topic} has {count}" for topic, count in counts.items())
         raise TableError(f"partitions: {got}; expected the same number for all, so that a key's messages meet")
@@ -82,10 +90,17 @@ def _ends(bootstrap_servers: str, places: Sequence[Place], own: str) -> dict[Pla
     ends: dict[Place, int] = {}
     for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
         wanted = [place for place in places if (place[0] == own) == (isolation is IsolationLevel.READ_UNCOMMITTED)]
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in wanted}  # type: ignore[no-untyped-call]
-        for partition, answer in admin.list_offsets(asked, isolation_level=isolation).items() if asked else ():
-            ends[partition.topic, partition.partition] = answer.result(_TIMEOUT_S).offset
+        if wanted:
+            ends |= answered(partial(_latest, admin, wanted, isolation), _TIMEOUT_S)
     return ends
+
+
+def _latest(
+    admin: AdminClient, places: Sequence[Place], isolation: IsolationLevel, timeout_s: float
+) -> dict[Place, int]:
+    asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=timeout_s)
+    return {(place.topic, place.partition): answer.result(_TIMEOUT_S).offset for place, answer in answers.items()}
 
 
 def _read(reader: Consumer, ends: Mapping[Place, int]) -> list[Message]:
@@ -104,6 +119,8 @@ def _read(reader: Consumer, ends: Mapping[Place, int]) -> list[Message]:
             )
             if error is None and offset < ends[place]:
                 messages.append(message)
+            elif error is not None and error.code() in MOVING:
+                continue  # the client goes on by itself
             elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
                 raise KafkaException(error)
             elif offset >= ends[place]:

@@ -11,13 +11,18 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from demo.evaluation import DeadLetterRecord, ForecastRecord
 from demo.single_object import SingleObject
+from schemas.asking import partitions_of
 from schemas.load import load_schema
 
 _BATCH: Final = 5000
+_QUESTION_S: Final = 10.0
 
 
 class TopicReader:
-    """Reads a topic from its beginning, `isolation.level=read_committed`, in no group. Close it after use."""
+    """Reads a topic from its beginning, `isolation.level=read_committed`, in no group. Close it after use.
+
+    Raises `KafkaException` if the topic isn't there.
+    """
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._consumer = Consumer(
@@ -31,7 +36,7 @@ class TopicReader:
                 "log_level": 3,
             }
         )
-        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = partitions_of(self._consumer, topic, _QUESTION_S)
         self._consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
 
     def poll(self, timeout_s: float) -> list[Message]:

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -22,6 +23,7 @@ from engine_build.errors import CalibrationError, SourceError, TrafficError
 from engine_build.event_decoding import EventDecoder, RegisteredSchema, columns_of
 from engine_build.kafka_access import KafkaAccess, TopicSource
 from engine_build.traffic import Sizes, sizes_of
+from schemas.asking import MOVING, answered, ends_of, partitions_of, without_errors
 from schemas.load import load_schema
 
 _DAY_MS: Final = 86_400_000
@@ -155,6 +157,8 @@ class _Reader:
             if partition is None or offset is None or partition not in waiting:
                 continue
             error = message.error()
+            if error is not None and error.code() in MOVING:
+                continue  # the client goes on by itself
             if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 raise KafkaException(error)
             # The last offsets may be transaction markers, which are never delivered: then the partition's end is told.
@@ -166,11 +170,8 @@ class _Reader:
     def _ends(self) -> dict[int, int]:
         assert self._consumer is not None  # noqa: S101
         topic = self._source.topic
-        found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
-        if found.error is not None:
-            raise SourceError(f"topic {topic}", [f"can't be read: {found.error}; check name, brokers and permissions"])
-        places = [TopicPartition(topic, partition) for partition in found.partitions]
-        return {each.partition: self._consumer.get_watermark_offsets(each, timeout=_TIMEOUT_S)[1] for each in places}
+        partitions = partitions_of(self._consumer, topic, _TIMEOUT_S)
+        return {partition: ends_of(self._consumer, topic, partition, _TIMEOUT_S)[1] for partition in partitions}
 
     def _starts(self, ends: Mapping[int, int]) -> list[TopicPartition]:
         """Where the span begins in each partition; its end where it has nothing so young."""
@@ -180,26 +181,32 @@ class _Reader:
             TopicPartition(self._source.topic, partition): OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
             for partition in ends
         }
-        newest = max(
-            future.result(timeout=_TIMEOUT_S).timestamp
-            for future in admin.list_offsets(asked, request_timeout=_TIMEOUT_S).values()
+        newest = answered(
+            lambda timeout_s: max(
+                future.result(timeout=_TIMEOUT_S).timestamp
+                for future in admin.list_offsets(asked, request_timeout=timeout_s).values()
+            ),
+            _TIMEOUT_S,
         )
         since_ms = max(0, int(newest - self._source.days * _DAY_MS) + 1)
         times = [TopicPartition(self._source.topic, partition, since_ms) for partition in ends]
-        found = self._consumer.offsets_for_times(times, timeout=_TIMEOUT_S)
+        found = answered(partial(self._at, times), _TIMEOUT_S)
         return [
             TopicPartition(each.topic, each.partition, each.offset if each.offset >= 0 else ends[each.partition])
             for each in found
         ]
+
+    def _at(self, times: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        assert self._consumer is not None  # noqa: S101
+        return without_errors(self._consumer.offsets_for_times(times, timeout=timeout_s))
 
     def _admin_keys(self) -> set[str]:
         own = {"group.id", "enable.auto.commit", "enable.partition.eof", "isolation.level"}
         return set(self._config) - own
 
     def _failed(self, error: KafkaException) -> SourceError:
-        return SourceError(
-            f"topic {self._source.topic}", [f"can't be read: {error.args[0]}; check the brokers and their settings"]
-        )
+        got = f"can't be read: {error.args[0].str()}; check name, permissions, and the brokers and their settings"
+        return SourceError(f"topic {self._source.topic}", [got])
 
 
 @contextmanager

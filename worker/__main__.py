@@ -134,6 +134,7 @@ def topics(settings: Settings, arguments: argparse.Namespace) -> int:
                 future.result(TOPIC_TIMEOUT_S)
             except KafkaException as exception:
                 raise ConfigurationError(f"creating topic {name}: {exception.args[0].str()}") from exception
+            cluster.wait_for_topic(name)  # so that a worker that is started now finds it
             say(f"{name}: created")
     return 0
 

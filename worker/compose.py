@@ -5,39 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from schemas.load import Schema
-from worker.backup_wait import BackupWait
-from worker.batching import Batcher
-from worker.breaker import Breaker
-from worker.clients import consumer_config, made, max_message_bytes, producer_config
+from worker.clients import consumer_config, made, producer_config
 from worker.compose_models import is_watched, watched_engines
-from worker.compose_wire import Contracts, codecs, contracts
+from worker.compose_wire import Contracts, contracts
+from worker.compose_worker import Computing, worker_of
 from worker.deadline import Deadline
-from worker.decode import Decodes
 from worker.engine import Engine, EngineSpec
 from worker.errors import ContractError, FatalDeliveryError, UnreachableError
-from worker.forecasting import Forecasting
-from worker.freshness import Freshness
-from worker.guard_reference import reference_of
-from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
-from worker.loop import Timing, Worker
-from worker.pipeline import Pipeline, Probe
+from worker.loop import Worker
+from worker.pipeline import Probe
 from worker.plan_loading import Model, load_model, load_standby
 from worker.preflight import Cluster, find_model
-from worker.publish import Publisher, Routing
 from worker.settings_model import Settings
-from worker.source import KafkaSource, Source
+from worker.source import KafkaSource
 from worker.standby import StandBy
-from worker.statistics import Tallies
-from worker.takeover import Takeover
 from worker.transaction import Delivery, Flushed, Transaction, Watch
 from worker.watchdog import Watchdog
 
@@ -52,11 +41,6 @@ INIT_REMEDIES: Mapping[int, str] = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this principal IDEMPOTENT_WRITE on the cluster",
 }
 """Refusals that another start doesn't mend -> what to do."""
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def load_engine(settings: Settings, features: Schema) -> Engine:
@@ -153,120 +137,6 @@ def standby_of(settings: Settings, contract: Contracts, engines: EngineSlot, cle
         retry_s=settings.engine.standby_retry_s,
         probe_rows=settings.engine.halve_to_rows,
         clock=time.monotonic,
-    )
-
-
-def _guard(settings: Settings, engines: EngineSlot) -> Guard:
-    """A guard that knows what each of the engines usually gives."""
-    card_of = {settings.engine.backup: engines.backup}
-    if not engines.fitted:  # else each version brings its own reference
-        card_of[settings.engine.model] = engines.serving
-    guard = Guard(settings.guard, {})
-    for path, engine in card_of.items():
-        if path is not None and engine is not None:
-            card = find_model(path)[1]
-            for digest in (engine.spec.digest, card.onnx_sha256):  # its stand-by is the card's own model
-                guard.know(digest, reference_of(card))
-    return guard
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Computing:
-    """Who computes: the engines that serve and back up, and the stand-by of one that needs a GPU."""
-
-    engines: EngineSlot
-    standby: StandBy
-
-
-def worker_of(  # noqa: PLR0913 - everything is injected
-    settings: Settings,
-    contract: Contracts,
-    computing: Computing,
-    source: Source,
-    delivery: Delivery,
-    routing: Callable[[], Routing],
-    probe: Probe,
-    select: Callable[[Decodes], Decodes] = lambda decoder: decoder,
-    *,
-    live: bool = True,
-) -> Worker:
-    """The loop and the pure parts around it. Opens nothing. `live`: see `Worker`."""
-    batching, limits, engines = settings.batching, settings.breaker, computing.engines
-    encode, decoder, dead_letters = codecs(settings, contract)
-    tallies = Tallies()
-    tallies.engine(engines.serving.spec)
-    tallies.backup(None if engines.backup is None else engines.backup.spec)
-    for engine in filter(None, (engines.serving, engines.backup)):
-        encode(engine.spec)  # so that a forecast schema that doesn't fit is found now
-        decoder.prepare(engine.spec.inputs)
-    breaker = Breaker(rejected_share=limits.rejected_share, window_records=limits.window_records)
-    batcher = Batcher(
-        max_rows=batching.max_rows,
-        linger_s=batching.linger_s,
-        max_wait_s=batching.max_wait_s,
-        coalesce=batching.coalesce,
-    )
-    publisher = Publisher(
-        delivery=delivery,
-        encoder_for=encode,
-        dead_letters=dead_letters,
-        tallies=tallies,
-        clock=time.monotonic,
-        wall_clock_ms=wall_clock_ms,
-        max_message_bytes=max_message_bytes(settings),
-    )
-    guard = _guard(settings, engines)
-    takeover = Takeover(
-        engines=engines,
-        standby=computing.standby,
-        wait=BackupWait(engines, most_s=settings.models.backup_wait_s, clock=time.monotonic),
-        guard=guard,
-        breaker=breaker,
-        poison_rows=settings.guard.poison_rows,
-        floor_rows=settings.engine.halve_to_rows,
-        tallies=tallies,
-    )
-    pipeline = Pipeline(
-        batcher=batcher,
-        forecasting=Forecasting(
-            takeover=takeover,
-            guard=guard,
-            without_backup=settings.guard.without_backup,
-            tallies=tallies,
-            clock=time.monotonic,
-        ),
-        publisher=publisher,
-        breaker=breaker,
-        delivery=delivery,
-        routing=routing,
-        tallies=tallies,
-        commit_interval_s=settings.delivery.commit_interval_s,
-        transaction_s=settings.delivery.transaction_timeout_s,
-        clock=time.monotonic,
-        wall_clock_ms=wall_clock_ms,
-        probe=probe,
-        freshness=Freshness(window_s=settings.freshness.window_s, max_keys=settings.freshness.max_keys),
-    )
-    return Worker(
-        source=source,
-        decoder=select(decoder),
-        batcher=batcher,
-        pipeline=pipeline,
-        breaker=breaker,
-        tallies=tallies,
-        timing=_timing(settings),
-        clock=time.monotonic,
-        wall_clock_ms=wall_clock_ms,
-        probe=probe,
-        live=live,
-    )
-
-
-def _timing(settings: Settings) -> Timing:
-    return Timing(
-        poll_s=settings.input.poll_timeout_s,
-        revoke_budget_s=settings.delivery.revoke_budget_s,
-        schema_retry_s=settings.registry.retry_after_s,
     )
 
 

@@ -33,6 +33,7 @@ from worker.shadow import Bounds
 from worker.shadow_run import Trial
 from worker.store_listing import StoreView, model_name
 from worker.swapper import Policy, Swapper
+from worker.wall_clock import wall_clock_ms
 
 
 @contextmanager
@@ -159,6 +160,6 @@ def _fleet(settings: Settings, handover: Handover, probe: Probe) -> Fleet | None
         handover=handover,
         heartbeat_s=topics.heartbeat_s,
         clock=time.monotonic,
-        wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+        wall_clock_ms=wall_clock_ms,
         probe=probe,
     )

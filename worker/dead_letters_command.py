@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from confluent_kafka import Producer
 
 from worker.clients import made, redrive_config
-from worker.compose import INIT_TIMEOUT_S, wall_clock_ms
+from worker.compose import INIT_TIMEOUT_S
 from worker.dead_letters import Group, Letter, Place, Selection, letter_of, place_from_text
 from worker.dead_letters_text import group_lines, groups_json, letter_json, letter_lines, redriven_json, redriven_lines
 from worker.deadline import Deadline
@@ -28,6 +28,7 @@ from worker.settings_model import Settings
 from worker.tool_parts import reader_of, reading
 from worker.topic_reader import TopicReader
 from worker.transaction import Transaction
+from worker.wall_clock import wall_clock_ms
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -1,12 +1,13 @@
 """Versions that this worker's guard rolled back, together with what the fleet was told of them.                    (pure)
 
-Without a fleet, a version that was found bad stays out until the worker restarts. With one, the finding goes to the control
+Without a fleet, a version that was found bad stays out until the worker restarts, also if it leaves the store and comes back
+(a file system that is away for a moment looks like that). With one, the finding goes to the control
 topic, and once it is there the topic's word counts: releasing it there releases it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -25,10 +26,6 @@ class Findings:
     def add(self, version: VersionId, reason: str) -> None:
         """This worker's guard rolled `version` back."""
         self._found[version] = (reason, self._commands().about(self._model, version))
-
-    def forget(self, there: Collection[VersionId]) -> None:
-        """Versions that aren't in the store any more need no memory."""
-        self._found = {version: found for version, found in self._found.items() if version in there}
 
     def control(self) -> Control:
         """What is in force: the fleet's commands, and the findings that it doesn't know yet."""

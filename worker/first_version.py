@@ -23,11 +23,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class First:
-    """A proved engine, the choice that led to it, and how long loading took (of refused versions, too)."""
+    """A proved engine, the choice that led to it, and how long loading took (of refused versions, too).
+
+    passing: versions that found no room, but may later.
+    """
 
     loaded: Loaded
     choice: Choice
     loads: Counts
+    passing: frozenset[VersionId] = frozenset()
 
 
 def first_version(view: StoreView, loader: Loader, commands: Commands, model: str, *, older: bool) -> First:
@@ -36,6 +40,7 @@ def first_version(view: StoreView, loader: Loader, commands: Commands, model: st
     Raises `ContractError` if none can; the message says of each why.
     """
     refused: dict[VersionId, str] = {}
+    passing: set[VersionId] = set()
     loads: Counts = MappingProxyType({})
 
     def timed(phase: Phase, seconds: float) -> None:
@@ -48,10 +53,12 @@ def first_version(view: StoreView, loader: Loader, commands: Commands, model: st
         choice = choose(listing, commands.of(model), refused={**view.refused, **refused}, serving=None)
         if choice.target is None or (choice.rule is Rule.OLDER and not older):
             raise ContractError(_none_left(view, listing, choice, refused))
+        view.trying(choice.target)
         try:
             loaded = loader.load(choice.target)
         except RefusedError as error:
             refused[choice.target] = str(error)
+            passing |= {choice.target} if error.passing else set()
             view.refuse(choice.target, str(error))
             log.error(  # noqa: TRY400 - the reason says it all
                 "version refused at the start", version=str(choice.target), reason=str(error)
@@ -59,7 +66,7 @@ def first_version(view: StoreView, loader: Loader, commands: Commands, model: st
             continue
         if choice.rule is Rule.OLDER:
             log.error("an OLDER version serves than the one asked for", version=str(choice.target), notes=choice.notes)
-        return First(loaded=loaded, choice=choice, loads=loads)
+        return First(loaded=loaded, choice=choice, loads=loads, passing=frozenset(passing))
 
 
 def _none_left(view: StoreView, listing: Listing, choice: Choice, refused: dict[VersionId, str]) -> str:

@@ -8,14 +8,18 @@ It meets the others in `handover.py`: it writes `quarantined`, reads `left`, and
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from schemas.asking import UNKNOWN, partitions_of
 from worker.control import (
     Command,
     Commands,
@@ -26,9 +30,9 @@ from worker.control import (
     encode_command,
     encode_state,
 )
-from worker.deadline import Deadline
+from worker.deadline import Clock, Deadline
 from worker.errors import UnreachableError
-from worker.handover import Handover, Look
+from worker.handover import Handover, Left, Look
 from worker.version_choice import VersionId
 
 log = structlog.get_logger(__name__)
@@ -38,32 +42,50 @@ METADATA_S = 10.0
 READ_S = 30.0
 """How long reading the control topic to its end may take at the start. It is compacted, so it is short."""
 FLUSH_S = 5.0
+AGAIN_S = 1.0
+"""Pause before a quarantine that wasn't delivered is sent again."""
+AFTER_AN_ERROR_S = 1.0
+DENIED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
+REMEDY = "are the brokers reachable, and may this principal read it?"
 
 
 class ControlReader:
-    """Follows a compacted topic from its beginning. Gives each message to `take(key, value)`; None: withdrawn."""
+    """Follows a compacted topic from its beginning. Gives each message to `take(key, value)`; None: withdrawn.
 
-    def __init__(self, consumer: Consumer, topic: str, take: Callable[[bytes, bytes | None], None]) -> None:
+    clock: monotonic. pause: waits for so many seconds, before a broker is asked again.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        take: Callable[[bytes, bytes | None], None],
+        *,
+        clock: Clock = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._take = take
+        self._clock = clock
+        self._pause = pause
         self._unfinished: set[int] = set()
+        self._trouble: KafkaError | None = None
 
     def start(self) -> None:
         """Begin to read. Raises `UnreachableError` if the topic isn't there."""
         try:
-            found = self._consumer.list_topics(self._topic, timeout=METADATA_S).topics[self._topic]
+            partitions = partitions_of(self._consumer, self._topic, METADATA_S, clock=self._clock, pause=self._pause)
         except KafkaException as exception:
-            raise UnreachableError(f"reading {self._topic}: {exception.args[0].str()}") from exception
-        if found.error is not None or not found.partitions:
-            raise UnreachableError(
-                f"topic {self._topic} doesn't exist; create it with 'forecast-worker topics create', "
-                "or correct fleet.control_topic and fleet.state_topic"
-            )
-        self._unfinished = set(found.partitions)
-        self._consumer.assign(
-            [TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in found.partitions]
-        )
+            error: KafkaError = exception.args[0]
+            if error.code() in UNKNOWN:
+                raise UnreachableError(
+                    f"topic {self._topic} doesn't exist; create it with 'forecast-worker topics create', "
+                    "or correct fleet.control_topic and fleet.state_topic"
+                ) from exception
+            raise UnreachableError(f"reading {self._topic}: {error.str()}; {REMEDY}") from exception
+        self._unfinished = set(partitions)
+        self._consumer.assign([TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in partitions])
 
     def poll(self, timeout_s: float) -> int:
         """Take what came within `timeout_s`; returns how many messages."""
@@ -71,10 +93,13 @@ class ControlReader:
         return sum(self._one(message) for message in messages)
 
     def read_to_end(self, deadline: Deadline) -> None:
-        """Take everything up to the end that the topic had. Raises `UnreachableError` if that takes too long."""
+        """Take everything up to the end that the topic had. Raises `UnreachableError` if that takes too long, or may not be."""
         while self._unfinished:
-            if deadline.remaining_s <= 0:
-                raise UnreachableError(f"reading {self._topic} to its end took too long; are the brokers reachable?")
+            denied = self._trouble is not None and self._trouble.code() in DENIED
+            if denied or deadline.expired:
+                got = "nothing came" if self._trouble is None else self._trouble.str()
+                late = "" if denied else " took too long"
+                raise UnreachableError(f"reading {self._topic} to its end{late}: {got}; {REMEDY}")
             self.poll(POLL_S)
 
     def close(self) -> None:
@@ -87,6 +112,7 @@ class ControlReader:
             if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public name for it
                 self._unfinished.discard(message.partition() or 0)
             else:
+                self._trouble = error
                 log.warning("reading a control topic", topic=self._topic, reason=error.str())
             return False
         try:
@@ -104,6 +130,7 @@ class Fleet:
         producer: for both topics; not transactional.
         control_topic, state_topic: None for the latter: this worker's state is told to nobody.
         worker: its name in states and commands.
+        clock: monotonic. pause: waits for so many seconds, before a broker is asked again.
         probe: called before and after this worker's finding is written; see `loading.LEAVING_PROBES`.
     """
 
@@ -117,12 +144,13 @@ class Fleet:
         worker: str,
         handover: Handover,
         heartbeat_s: float,
-        clock: Callable[[], float],
+        clock: Clock,
         wall_clock_ms: Callable[[], int],
+        pause: Callable[[float], None] = time.sleep,
         probe: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._probe = probe
-        self._reader = ControlReader(consumer, control_topic, self._take)
+        self._reader = ControlReader(consumer, control_topic, self._take, clock=clock, pause=pause)
         self._producer = producer
         self._control_topic = control_topic
         self._state_topic = state_topic
@@ -135,6 +163,8 @@ class Fleet:
         self._model = ""
         self._states: SimpleQueue[WorkerState] = SimpleQueue()
         self._state: WorkerState | None = None
+        self._unsent: list[Command] = []
+        self._again_s = float("-inf")
         self._told_s = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
@@ -166,16 +196,24 @@ class Fleet:
         self._states.put(state)
 
     def close(self) -> None:
-        """Withdraw this worker's state and stop. Idempotent."""
+        """Say what is left to be said, withdraw this worker's state and stop. Idempotent."""
         if self._stop.is_set():
             return
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._state is not None and self._state_topic is not None:
-            self._produce(self._state_topic, self._state.key, None)
-        self._producer.flush(FLUSH_S)
-        self._reader.close()
+        try:
+            self._again_s = float("-inf")
+            self._warn()  # the loop may have rolled back just before it ended
+            if self._state is not None and self._state_topic is not None:
+                self._produce(self._state_topic, self._state.key, None)
+            waiting = self._producer.flush(FLUSH_S)
+            if waiting or self._unsent:
+                log.error("the fleet wasn't told everything", messages=waiting, quarantines=len(self._unsent))
+        except (BufferError, KafkaException) as error:
+            log.error("the fleet wasn't told everything", reason=str(error))  # noqa: TRY400 - the reason says it all
+        finally:
+            self._reader.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -183,7 +221,7 @@ class Fleet:
                 self.turn()
             except Exception:  # a worker goes on serving without its fleet; the next turn tries again
                 log.exception("talking to the fleet")
-                self._stop.wait(1.0)
+                self._stop.wait(AFTER_AN_ERROR_S)
 
     def turn(self) -> None:
         """Read what came, write what is to be said. What the thread does over and over."""
@@ -203,48 +241,50 @@ class Fleet:
             self._handover.quarantined = MappingProxyType(dict(quarantined))
 
     def _warn(self) -> None:
-        """Quarantine for all what this worker's guard has found."""
-        while True:
-            try:
+        """Quarantine for all what this worker's guard has found. What isn't delivered is sent again."""
+        with suppress(Empty):
+            while True:
                 left = self._handover.left.get_nowait()
-            except Empty:
-                return
-            command = Command(
-                model=self._model,
-                kind=Kind.QUARANTINE,
-                version=left.version,
-                reason=left.reason,
-                by=self._worker,
-                at_ms=self._wall_clock_ms(),
-            )
+                self._unsent.append(self._quarantine(left))
+                log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
+        while self._unsent and self._clock() >= self._again_s:
+            command = self._unsent[0]
             self._probe("control_writing")
-            self._produce(self._control_topic, command.key, encode_command(command))
+            self._produce(self._control_topic, command.key, encode_command(command), partial(self._lost, command))
             self._probe("control_written")
-            log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
+            del self._unsent[0]  # only now: the local queue may be full
+
+    def _quarantine(self, left: Left) -> Command:
+        return Command(
+            model=self._model,
+            kind=Kind.QUARANTINE,
+            version=left.version,
+            reason=left.reason,
+            by=self._worker,
+            at_ms=self._wall_clock_ms(),
+        )
+
+    def _lost(self, command: Command) -> None:
+        """`command` wasn't delivered. Called by the client's `poll` and `flush`, so on this thread."""
+        self._unsent.append(command)
+        self._again_s = self._clock() + AGAIN_S
 
     def _say(self) -> None:
-        changed = False
-        while True:
-            try:
+        with suppress(Empty):
+            while True:
                 self._state = self._states.get_nowait()
-            except Empty:
-                break
-            changed = True
+                self._told_s = float("-inf")  # it is new
         now_s = self._clock()
-        if (
-            self._state is None
-            or self._state_topic is None
-            or not (changed or now_s >= self._told_s + self._heartbeat_s)
-        ):
+        if self._state is None or self._state_topic is None or now_s < self._told_s + self._heartbeat_s:
             return
-        self._told_s = now_s
         self._state = replace(self._state, at_ms=self._wall_clock_ms())
         self._produce(self._state_topic, self._state.key, encode_state(self._state))
+        self._told_s = now_s
 
-    def _produce(self, topic: str, key: bytes, value: bytes | None) -> None:
-        self._producer.produce(topic, key=key, value=value, on_delivery=_delivered)
+    def _produce(self, topic: str, key: bytes, value: bytes | None, lost: Callable[[], None] = lambda: None) -> None:
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                log.error("a message to the fleet wasn't delivered", topic=topic, reason=error.str())
+                lost()
 
-
-def _delivered(error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        log.error("a message to the fleet wasn't delivered", topic=message.topic(), reason=error.str())
+        self._producer.produce(topic, key=key, value=value, on_delivery=delivered)

@@ -85,12 +85,13 @@ class Fitted:
 class Order:
     """From the loader: what is to serve from the next batch on, and its backup. What it doesn't name is to be freed.
 
-    rollbacks: how many the loader knew of. After another one the loop declines the order, which was thought out without it.
+    losses: how many engines the loader knew the loop to have given up by itself, as it rolled back or dropped a quarantined
+    backup. After another one the loop declines the order, which was thought out without it and may name that very engine.
     """
 
     serving: Fitted
     backup: Fitted | None
-    rollbacks: int
+    losses: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

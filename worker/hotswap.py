@@ -52,7 +52,7 @@ class EngineSlot:
         self._last_resort = backup if backup is not None and self._version(backup) is None else None
         self._leaving: list[Engine] = []
         self._rolled_back: str | None = None
-        self._rollbacks = 0
+        self._losses = 0
         self._held: str | None = None
         self._told: Mapping[VersionId, str] = NOBODY
         self._batches = 0
@@ -139,7 +139,7 @@ class EngineSlot:
         if version is None:
             return False
         self._held = f"{reason}; {NOTHING_ELSE}"
-        self._rollbacks += 1  # what is on its way was thought out before
+        self._losses += 1  # what is on its way was thought out before
         left = Left(version=version, now=None, reason=reason, told=False, held=True)
         self._handover.inbox.put(left)
         self._handover.left.put(left)
@@ -183,7 +183,7 @@ class EngineSlot:
 
     def _take(self, order: Order) -> None:
         fitted = [order.serving, *([] if order.backup is None else [order.backup])]
-        if order.rollbacks != self._rollbacks or any(each.version in self._told for each in fitted):
+        if order.losses != self._losses or any(each.version in self._told for each in fitted):
             self._handover.inbox.put(Declined(order))
             return
         backup = self._last_resort if order.backup is None else order.backup.engine
@@ -214,6 +214,7 @@ class EngineSlot:
         if self._backup is not None and self._version(self._backup) in told:
             self._go(self._backup)
             self._backup = None if self._backup is self._last_resort else self._last_resort
+            self._losses += 1
         version = self._version(self._serving)
         reason = None if version is None else told.get(version)
         if reason is None or version is None:
@@ -238,7 +239,7 @@ class EngineSlot:
         if self._last_resort is not self._serving:
             self._backup = self._last_resort
         self._rolled_back, self._held = (QUARANTINED if told else reason), None
-        self._rollbacks += 1
+        self._losses += 1
         self._probe("model_left")
         if version is not None:
             now = self._version(self._serving)

@@ -98,15 +98,21 @@ class ModelStatus:
     def detail(self) -> dict[str, object]:
         """What `/ready` shows."""
         return {
-            "versions": {version.name: state.value for version, state in sorted(self.states.items())},
+            "versions": by_name({version: state.value for version, state in self.states.items()}),
             "chosen_by": self.rule.value,
-            "refused": {
-                **{version.name: reason for version, reason in sorted(self.refused.items())},
-                **self.unreadable,
-            },
-            "quarantined": {version.name: reason for version, reason in sorted(self.quarantined.items())},
+            "refused": {**by_name(self.refused), **self.unreadable},
+            "quarantined": by_name(self.quarantined),
             "notes": list(self.notes),
         }
+
+
+def by_name(values: Mapping[VersionId, str]) -> dict[str, str]:
+    """`values` with the versions' names in the place of the versions; with digests, too, where two have the same name."""
+    names = [version.name for version in values]
+    return {
+        version.name if names.count(version.name) == 1 else str(version): value
+        for version, value in sorted(values.items())
+    }
 
 
 def counted(loads: Counts, phase: Phase, seconds: float) -> Counts:

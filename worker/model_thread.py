@@ -79,8 +79,9 @@ class ModelThread:
                 return
             except Exception as error:  # one bad version must not end the watch over all others
                 log.exception("looking after the versions; please report it")
-                status = self._handover.status
-                self._handover.status = replace(status, notes=(*status.notes, f"a bug: {error!r}; see the log"))
+                status, note = self._handover.status, f"a bug: {error!r}; see the log"
+                if note not in status.notes:  # one that stays comes again with every turn
+                    self._handover.status = replace(status, notes=(*status.notes, note))
                 self._stop.wait(AFTER_A_BUG_S)
 
     def _turn(self, wait_s: float) -> float:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from schemas.model_store import is_store
 from worker.clients import control_consumer_config, control_producer_config, made
@@ -25,46 +25,69 @@ from worker.logs import kafka_logger
 from worker.settings_model import Settings
 from worker.store_listing import StoreView, model_name
 from worker.version_choice import Listing, VersionId, choose
+from worker.wall_clock import wall_clock_ms
+
+MISSED_HEARTBEATS = 3
+"""A worker that was silent for longer isn't there any more; it may have been killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Everything that a command needs to know, at one moment."""
+    """Everything that a command needs to know, at one moment: `now_ms`, milliseconds since 1970.
+
+    states: of this model's workers, which repeat them every `heartbeat_s`.
+    """
 
     model: str
     listing: Listing
     unreadable: dict[str, str]
     commands: Commands
     states: tuple[WorkerState, ...]
+    now_ms: int
+    heartbeat_s: float
 
     def version(self, name: str) -> VersionId:
         """The published version `name`, else one that a command in force names. Raises `ConfigurationError`."""
         found = self.listing.named(name)
-        told = {
-            command.version.name: command.version for command in self.commands.newest.values() if not command.released
-        }
-        if found is None and name not in told:
+        told = [command.version for command in self.in_force if command.version.name == name]
+        if found is None and not told:
             there = ", ".join(version.name for version in self.listing.versions) or "none"
             raise ConfigurationError(f"VERSION: got {name}, which isn't published; there are: {there}")
-        return found or told[name]
+        return found or told[-1]
+
+    @property
+    def in_force(self) -> list[Command]:
+        """The commands about this model that weren't taken back, oldest first."""
+        mine = [each for each in self.commands.newest.values() if each.model == self.model and not each.released]
+        return sorted(mine, key=lambda command: command.at_ms)
+
+    def taken_back(self, name: str) -> list[Command]:
+        """What `release NAME` takes back: the commands about the published bytes, else about others of that name."""
+        published = self.listing.named(name)
+        named = [command for command in self.in_force if command.version.name == name]
+        return [command for command in named if command.version == published] or named
 
     @property
     def serving(self) -> VersionId | None:
-        """What most workers serve; without a word from any, what the rules choose."""
-        running = [state.serving for state in self.states if state.model == self.model]
+        """What most workers serve, of those that are heard of; without a word from any, what the rules choose."""
+        running = [state.serving for state in self.states if self.is_heard(state)]
         if running:
             return max(set(running), key=lambda version: (running.count(version), version))
         return choose(self.listing, self.commands.of(self.model), refused={}, serving=None).target
+
+    def is_heard(self, state: WorkerState) -> bool:
+        """Whether that worker has repeated its state lately: one that was killed takes nothing back, and stays for ever."""
+        return self.now_ms - state.at_ms <= MISSED_HEARTBEATS * self.heartbeat_s * 1000
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Do what `arguments.action` says; the exit code."""
     view = look(settings)
     if arguments.action == "list":
-        sys.stdout.writelines(f"{line}\n" for line in shown(view, int(time.time() * 1000)))
+        sys.stdout.writelines(f"{line}\n" for line in shown(view))
         return 0
     by = arguments.by or f"{getpass.getuser()}@{socket.gethostname()}"
-    commands = made_command(view, arguments, by, int(time.time() * 1000))
+    commands = made_command(view, arguments, by)
     _send(settings, commands)
     for command in commands:
         done = "released" if command.released else "in force"
@@ -100,10 +123,18 @@ def look(settings: Settings) -> View:
         if topic is not None:
             _read(settings, topic, take)
     mine = tuple(each for _, each in sorted(states.items()) if each.model == model)
-    return View(model=model, listing=listing, unreadable=view.unreadable, commands=commands, states=mine)
+    return View(
+        model=model,
+        listing=listing,
+        unreadable=view.unreadable,
+        commands=commands,
+        states=mine,
+        now_ms=wall_clock_ms(),
+        heartbeat_s=fleet.heartbeat_s,
+    )
 
 
-def made_command(view: View, arguments: argparse.Namespace, by: str, now_ms: int) -> list[Command]:
+def made_command(view: View, arguments: argparse.Namespace, by: str) -> list[Command]:
     """What to send for `arguments`. Raises `ConfigurationError` if there is nothing that it could mean."""
     action = arguments.action
     if action == "rollback":
@@ -111,27 +142,21 @@ def made_command(view: View, arguments: argparse.Namespace, by: str, now_ms: int
         if version is None:
             raise ConfigurationError("rollback: no version serves; name one: forecast-worker models quarantine VERSION")
         reason = arguments.reason or "rolled back by hand"
-        return [_command(view, Kind.QUARANTINE, version, reason, by, now_ms)]
+        return [_command(view, Kind.QUARANTINE, version, reason, by)]
     version = view.version(arguments.version)
     if action == "release":
-        found = [
-            command
-            for command in view.commands.newest.values()
-            if command.model == view.model and command.version == version and not command.released
-        ]
+        found = view.taken_back(arguments.version)
         if not found:
             raise ConfigurationError(f"release: no command about version {version} is in force")
-        return [
-            _command(view, each.kind, version, arguments.reason or "released", by, now_ms, released=True)
-            for each in found
-        ]
+        reason = arguments.reason or "released"
+        return [_command(view, each.kind, each.version, reason, by, released=True) for each in found]
     kind = Kind(action)
     if kind is not Kind.QUARANTINE and version in view.commands.of(view.model).quarantined:
         raise ConfigurationError(f"{action}: version {version} is quarantined; release it first if it is sound")
-    return [_command(view, kind, version, arguments.reason or f"{action} by hand", by, now_ms)]
+    return [_command(view, kind, version, arguments.reason or f"{action} by hand", by)]
 
 
-def shown(view: View, now_ms: int) -> Iterator[str]:
+def shown(view: View) -> Iterator[str]:
     """The lines of `models list`."""
     control = view.commands.of(view.model)
     yield f"model {view.model}, CURRENT names {view.listing.current or 'nothing that can be read'}"
@@ -148,21 +173,30 @@ def shown(view: View, now_ms: int) -> Iterator[str]:
         yield f"  {name}: unreadable: {problem}"
     yield from (f"note: {note}" for note in chosen.notes)
     yield f"workers: {len(view.states) or 'none has said what it runs'}"
-    for state in view.states:
-        age_s = max(0, now_ms - state.at_ms) // 1000
-        parts = [f"serves {state.serving}"]
-        parts += [f"backup {state.backup}"] if state.backup else []
-        parts += [f"shadow {state.shadow}"] if state.shadow else []
-        parts += [f"HELD: {state.held}"] if state.held else []
-        yield f"  {state.worker}: {', '.join(parts)}; said {age_s} s ago"
+    yield from (_worker_line(view, state) for state in view.states)
 
 
-def _command(
-    view: View, kind: Kind, version: VersionId, reason: str, by: str, now_ms: int, *, released: bool = False
-) -> Command:
+def _worker_line(view: View, state: WorkerState) -> str:
+    age_s = max(0, view.now_ms - state.at_ms) // 1000
+    parts = [f"serves {state.serving}"]
+    parts += [f"backup {state.backup}"] if state.backup else []
+    parts += [f"shadow {state.shadow}"] if state.shadow else []
+    parts += [f"HELD: {state.held}"] if state.held else []
+    lost = "" if view.is_heard(state) else ", so it was probably killed"
+    return f"  {state.worker}: {', '.join(parts)}; said {age_s} s ago{lost}"
+
+
+def _command(view: View, kind: Kind, version: VersionId, reason: str, by: str, *, released: bool = False) -> Command:
     over = view.listing.named(view.listing.current) if kind is Kind.PROMOTE and not released else None
     return Command(
-        model=view.model, kind=kind, version=version, reason=reason, by=by, at_ms=now_ms, released=released, over=over
+        model=view.model,
+        kind=kind,
+        version=version,
+        reason=reason,
+        by=by,
+        at_ms=view.now_ms,
+        released=released,
+        over=over,
     )
 
 
@@ -191,8 +225,11 @@ def _send(settings: Settings, commands: list[Command]) -> None:
 
     with made("producer"):
         producer = Producer(control_producer_config(settings), logger=kafka_logger())
-    for command in commands:
-        producer.produce(topic, key=command.key, value=encode_command(command), on_delivery=delivered)
+    try:
+        for command in commands:
+            producer.produce(topic, key=command.key, value=encode_command(command), on_delivery=delivered)
+    except KafkaException as exception:
+        refused.append(exception.args[0])
     if producer.flush(FLUSH_S) or refused:
         reason = refused[0].str() if refused else f"no broker took it within {FLUSH_S:g} s"
         raise UnreachableError(f"fleet.control_topic: writing to {topic}: {reason}")

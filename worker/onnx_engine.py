@@ -13,8 +13,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from schemas.engine_card import EngineCard
-from worker.contract import FORECAST, Tensor, check_output, inputs_of
+from worker.contract import FORECAST, Tensor, spec_of
 from worker.engine import EngineSpec, Forecasts, Slot, Ticket
+from worker.engine_slots import Slots
 from worker.errors import ContractError, EngineError
 
 DTYPES = {
@@ -37,10 +38,8 @@ class OnnxEngine:
     def __init__(self, session: ort.InferenceSession, spec: EngineSpec, *, slots: int) -> None:
         self._session: ort.InferenceSession | None = session
         self._spec = spec
-        self._free = [_slot(index, spec) for index in range(slots)]
-        self._taken: dict[int, Slot] = {}
-        self._results: deque[tuple[Ticket, NDArray[np.float32] | EngineError]] = deque()
-        self._submitted = 0
+        self._slots = Slots((_slot(index, spec) for index in range(slots)), spec.max_rows)
+        self._results: deque[NDArray[np.float32] | EngineError] = deque()
 
     @property
     def spec(self) -> EngineSpec:
@@ -74,44 +73,27 @@ class OnnxEngine:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as exception:  # ONNX Runtime's exceptions share no base class
             raise ContractError(f"{model}: ONNX Runtime can't load it: {exception}") from exception
-        inputs = inputs_of([_tensor(node) for node in session.get_inputs()], schema)
-        check_output([_tensor(node) for node in session.get_outputs()], card.horizon, card.quantiles)
-        spec = EngineSpec(
-            inputs=inputs,
-            horizon=card.horizon,
-            quantiles=card.quantiles,
-            max_rows=max_rows,
-            model=card.model,
-            version=card.version,
-            precision=card.precision,
-            digest=digest,
-        )
+        inputs, outputs = ([_tensor(node) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+        spec = spec_of(inputs, outputs, card, schema, max_rows=max_rows, precision=card.precision, digest=digest)
         return cls(session, spec, slots=slots)
 
     def acquire(self) -> Slot | None:
         """See `Engine.acquire`."""
-        if not self._free:
-            return None
-        slot = self._free.pop()
-        self._taken[slot.index] = slot
-        return slot
+        return self._slots.acquire()
 
     def submit(self, slot: Slot, rows: int) -> Ticket:
         """See `Engine.submit`. A failure of the graph is kept for `collect`, so that order and ownership stay simple."""
         if self._session is None:
             raise EngineError("the engine is closed")
-        self._require_taken(slot)
-        if not 1 <= rows <= self._spec.max_rows:
-            raise ValueError(f"rows: got {rows}, expected 1 to {self._spec.max_rows}")
-        ticket = Ticket(slot, rows, self._submitted)
-        self._submitted += 1
+        self._slots.require(slot, rows)
+        ticket = self._slots.submitted(slot, rows)
         feeds = {name: column[:rows] for name, column in slot.columns.items()}
         try:
             (values,) = self._session.run([FORECAST], feeds)
         except Exception as exception:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
-            self._results.append((ticket, EngineError(f"ONNX Runtime failed on {rows} rows: {exception}")))
+            self._results.append(EngineError(f"ONNX Runtime failed on {rows} rows: {exception}"))
         else:
-            self._results.append((ticket, values))
+            self._results.append(values)
         return ticket
 
     def wait(self, ticket: Ticket, timeout_s: float) -> bool:  # noqa: ARG002 - it is always there
@@ -120,9 +102,8 @@ class OnnxEngine:
 
     def collect(self, ticket: Ticket) -> Forecasts:
         """See `Engine.collect`."""
-        if not self._results or self._results[0][0] is not ticket:
-            raise ValueError(f"ticket {ticket.sequence} isn't the oldest outstanding one")
-        _, values = self._results.popleft()
+        self._slots.collected(ticket)
+        values = self._results.popleft()
         if isinstance(values, EngineError):
             raise values
         expected = (ticket.rows, self._spec.horizon, len(self._spec.quantiles))
@@ -132,21 +113,13 @@ class OnnxEngine:
 
     def release(self, slot: Slot) -> None:
         """See `Engine.release`."""
-        self._require_taken(slot)
-        del self._taken[slot.index]
-        self._free.append(slot)
+        self._slots.release(slot)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._session = None
+        self._slots.clear()
         self._results.clear()
-
-    def _require_taken(self, slot: Slot) -> None:
-        """Raise `ValueError` unless the slot is the caller's."""
-        if self._taken.get(slot.index) is not slot:
-            raise ValueError(f"slot {slot.index} wasn't acquired from this engine")
-        if any(ticket.slot is slot for ticket, _ in self._results):
-            raise ValueError(f"slot {slot.index} is the engine's until its ticket was collected")
 
 
 def _slot(index: int, spec: EngineSpec) -> Slot:

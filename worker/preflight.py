@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
+from schemas.asking import answered
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.model_store import MODEL_NAME, current_name, is_store, open_version
 from worker.clients import admin_config, made, max_message_bytes
@@ -20,6 +22,8 @@ from worker.deadline import Clock, Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.publish import Routing
 from worker.settings_model import Settings
+
+T = TypeVar("T")
 
 METADATA_TIMEOUT_S = 10.0
 CREATE_TIMEOUT_S = 30.0
@@ -56,7 +60,7 @@ class Cluster:
     def partitions(self) -> Mapping[str, int]:
         """Topic -> number of partitions, of every topic there is. Raises `UnreachableError` if no broker answers."""
         try:
-            topics = self._admin.list_topics(timeout=METADATA_TIMEOUT_S).topics
+            topics = self._answered(lambda timeout_s: self._admin.list_topics(timeout=timeout_s)).topics
         except KafkaException as exception:
             servers = self._settings.kafka.common.get("bootstrap.servers")
             raise UnreachableError(
@@ -68,15 +72,23 @@ class Cluster:
     def config(self, topic: str) -> Mapping[str, str] | None:
         """The topic's own configuration; None if this principal may not ask for it. Raises `UnreachableError`."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
+
+        def ask(timeout_s: float) -> Mapping[str, ConfigEntry]:
+            found = self._admin.describe_configs([resource], request_timeout=timeout_s)[resource]
+            return dict(found.result(METADATA_TIMEOUT_S))
+
         try:
-            future = self._admin.describe_configs([resource], request_timeout=METADATA_TIMEOUT_S)[resource]
-            entries = future.result(METADATA_TIMEOUT_S)
+            entries = self._answered(ask)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             if error.code() in _FORBIDDEN:
                 return None
             raise UnreachableError(f"topic {topic}: asking for its configuration: {error.str()}") from exception
         return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+    def _answered(self, ask: Callable[[float], T]) -> T:
+        """Asked again while a leader moves, or a new topic isn't known everywhere; see `answered`."""
+        return answered(ask, METADATA_TIMEOUT_S, clock=self._clock, pause=self._pause)
 
     def check_message_sizes(self, topics: Sequence[str] | None = None) -> Sequence[str]:
         """Hold the largest message of `topics` (the outputs) against the producer's. Gives those that couldn't be asked.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from schemas.engine_card import EngineCard, Plan
 from worker.deadline import Clock
-from worker.engine import Engine
+from worker.engine import Engine, Slot
 from worker.errors import EngineError
 
 TIMED_RUNS = 3
@@ -93,22 +93,21 @@ def compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool = F
             break
     if not slots:
         raise EngineError("no slot is free")
-    values: NDArray[np.float32] | None = None
     try:
-        for slot in slots:
-            for name, column in slot.columns.items():
-                column[:rows] = columns[name]
-            ticket = engine.submit(slot, rows)
-            if not engine.wait(ticket, WAIT_S):
-                raise EngineError(f"{rows} rows weren't computed within {WAIT_S:g} s")
-            values = np.array(engine.collect(ticket).values, np.float32)
+        return [_computed(engine, slot, columns, rows) for slot in slots][-1]
     finally:
         for slot in slots:
             with suppress(ValueError):  # a batch that didn't come back keeps its slot; the engine goes as a whole
                 engine.release(slot)
-    if values is None:
-        raise EngineError("no slot is free")
-    return values
+
+
+def _computed(engine: Engine, slot: Slot, columns: Columns, rows: int) -> NDArray[np.float32]:
+    for name, column in slot.columns.items():
+        column[:rows] = columns[name]
+    ticket = engine.submit(slot, rows)
+    if not engine.wait(ticket, WAIT_S):
+        raise EngineError(f"{rows} rows weren't computed within {WAIT_S:g} s")
+    return np.array(engine.collect(ticket).values, np.float32)
 
 
 def _timed(engine: Engine, columns: Columns, clock: Clock) -> float:

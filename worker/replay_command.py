@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.compose import wall_clock_ms
 from worker.errors import ConfigurationError, ReplayStoppedError
 from worker.replay import Standing, replay_part
 from worker.replay_parts import Ended, command_of, line_from, orphaned, run_parts
@@ -20,6 +19,7 @@ from worker.replay_progress import Tell, lines_of, shown, summary
 from worker.replay_request import request_from
 from worker.settings_model import Settings
 from worker.signals import stop_signals
+from worker.wall_clock import wall_clock_ms
 
 log = structlog.get_logger(__name__)
 

@@ -10,13 +10,16 @@ from functools import partial
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException
 
+from schemas.asking import ends_of
 from schemas.load import Schema
 from worker.clients import consumer_config, made
-from worker.compose import Computing, load_engines, standby_of, transaction, worker_of
+from worker.compose import load_engines, standby_of, transaction
 from worker.compose_wire import contracts
+from worker.compose_worker import Computing, worker_of
 from worker.decode import Decodes
+from worker.errors import UnreachableError
 from worker.framing import Framing
 from worker.logs import kafka_logger
 from worker.loop import Worker
@@ -106,8 +109,14 @@ def _starts(consumer: Consumer, topic: str, book: Mapping[int, Entry], *, allow_
     starts = {partition: entry.offset for partition, entry in book.items()}
     if allow_gaps:
         for partition, offset in starts.items():
-            low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ASK_TIMEOUT_S)
-            starts[partition] = max(offset, int(low))
+            try:
+                low, _ = ends_of(consumer, topic, partition, ASK_TIMEOUT_S)
+            except KafkaException as exception:
+                raise UnreachableError(
+                    f"asking for the oldest offset of {topic}[{partition}]: {exception.args[0].str()}; is its leader up? "
+                    "Run the same command again"
+                ) from exception
+            starts[partition] = max(offset, low)
     return starts
 
 

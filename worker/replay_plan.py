@@ -7,7 +7,7 @@ may be repeated; the second time there is nothing left to write.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from schemas.asking import committed_of
 from schemas.load import Schema, load_schema
 from schemas.model_store import current_name, is_store, is_version_name, open_version
 from worker.clients import consumer_config, made
 from worker.compose import load_engines, transaction
 from worker.compose_wire import contracts, registry_of
-from worker.deadline import Deadline
+from worker.deadline import Clock, Deadline
 from worker.errors import ConfigurationError, ContractError, UnreachableError
 from worker.framing import SingleObjectFraming
 from worker.logs import kafka_logger
@@ -33,7 +34,7 @@ from worker.replay_request import Names, Request, arguments_of, replay_settings
 from worker.replay_span import Edges, spans_from_edges
 from worker.replay_target import check_subject, check_target, create_like, first_value, shape_of
 from worker.settings_model import Settings
-from worker.transaction import PASSING, RETRY_PAUSE_S, unwatched
+from worker.transaction import unwatched
 
 log = structlog.get_logger(__name__)
 
@@ -59,30 +60,35 @@ class Plan:
     resumed: bool
 
 
-def read_book(consumer: Consumer, topic: str, partitions: Sequence[int]) -> Mapping[int, Entry]:
+def read_book(
+    consumer: Consumer,
+    topic: str,
+    partitions: Sequence[int],
+    *,
+    clock: Clock = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Mapping[int, Entry]:
     """What is kept under the consumer's group; empty for a new name. Raises `ConfigurationError`, `UnreachableError`."""
-    places = _committed(consumer, [TopicPartition(topic, partition) for partition in partitions])
+    places = _committed(consumer, [TopicPartition(topic, partition) for partition in partitions], clock, pause)
     entries: dict[int, Entry] = {}
     for place in places:
-        if place.error is not None:
-            raise UnreachableError(f"asking for the replay's progress: {place.error.str()}")
         if place.offset is not None and place.offset >= 0:
             page = page_from_note(place.metadata, f"partition {place.partition}")
             entries[place.partition] = Entry(offset=place.offset, page=page)
     return entries
 
 
-def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+def _committed(
+    consumer: Consumer, places: list[TopicPartition], clock: Clock, pause: Callable[[float], None]
+) -> list[TopicPartition]:
     """The group's offsets. A coordinator that is moving or starting up is asked again."""
-    deadline = Deadline.after(TIMEOUT_S, time.monotonic)
-    while True:
-        try:
-            return consumer.committed(places, timeout=TIMEOUT_S)
-        except KafkaException as exception:
-            error = exception.args[0]
-            if error.code() not in PASSING or deadline.expired:
-                raise UnreachableError(f"asking for the replay's progress: {error.str()}") from exception
-            time.sleep(RETRY_PAUSE_S)
+    try:
+        return committed_of(consumer, places, TIMEOUT_S, clock=clock, pause=pause)
+    except KafkaException as exception:
+        error = exception.args[0]
+        raise UnreachableError(
+            f"asking for the replay's progress: {error.str()}; is the group's coordinator up? Run the same command again"
+        ) from exception
 
 
 class Planner:
@@ -256,6 +262,7 @@ class Planner:
                         f"topic {model} doesn't exist; create it with 'forecast-worker topics create'"
                     )
                 create_like(self._cluster.admin, topic, shape)
+                self._cluster.wait_for_topic(topic)
                 log.info("topic created", topic=topic, like=model)
 
     def _edges(self, partitions: Sequence[int]) -> Mapping[int, Edges]:

@@ -19,6 +19,7 @@ import numpy as np
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from schemas.asking import committed_of
 from worker.deadline import Clock
 from worker.errors import FatalDeliveryError, ReplayStoppedError
 from worker.headers import headers_of
@@ -145,12 +146,12 @@ class SpanSource:
         """See `Source.rewind`. Assigning anew throws away what was fetched, and what librdkafka knew of the position."""
         places = [TopicPartition(self._topic, p) for p in sorted(self._spans)]
         try:
-            committed = self._consumer.committed(places, timeout=COMMITTED_TIMEOUT_S)
+            committed = committed_of(self._consumer, places, COMMITTED_TIMEOUT_S, clock=self._clock, pause=self._wait)
         except KafkaException as exception:
             raise fatal(exception.args[0], "asking for the replay's offsets") from exception
         offsets: dict[int, int] = {}
         for place in committed:
-            if place.error is not None or place.offset is None or place.offset < 0:
+            if place.offset is None or place.offset < 0:
                 raise FatalDeliveryError(f"can't learn how far the replay is in partition {place.partition}: {place}")
             offsets[place.partition] = max(place.offset, self._start[place.partition])  # not back into a gap
         self._held.clear()

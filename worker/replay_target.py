@@ -5,15 +5,18 @@ Checking and making are apart, so that a refused command leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource  # type: ignore[attr-defined] # untyped there
 from confluent_kafka.cimpl import NewTopic
 
+from schemas.asking import MOVING, UNKNOWN, answered
 from worker.avro import Schema, fingerprint
+from worker.deadline import Clock, Deadline
 from worker.errors import ConfigurationError, UnreachableError
 from worker.registry import RegistrySchemas
 
@@ -29,16 +32,28 @@ class Shape:
     config: Mapping[str, str]
 
 
-def shape_of(admin: AdminClient, topic: str) -> Shape | None:
-    """The topic's shape; None if there is none of that name. Raises `UnreachableError`."""
+def shape_of(
+    admin: AdminClient, topic: str, *, clock: Clock = time.monotonic, pause: Callable[[float], None] = time.sleep
+) -> Shape | None:
+    """The topic's shape; None if there is none of that name. A leader that moves is asked again. Raises `UnreachableError`."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+    def ask(timeout_s: float) -> Any:  # noqa: ANN401 - confluent_kafka's, untyped there
+        found = admin.list_topics(timeout=timeout_s).topics.get(topic)
+        if found is None or (found.error is not None and found.error.code() in UNKNOWN):
+            return None, {}
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found, admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(TIMEOUT_S)
+
     try:
-        found = admin.list_topics(timeout=TIMEOUT_S).topics.get(topic)
-        if found is None or found.error is not None:
+        found, entries = answered(ask, TIMEOUT_S, clock=clock, pause=pause)
+        if found is None:
             return None
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        entries = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result(TIMEOUT_S)
     except KafkaException as exception:
-        raise UnreachableError(f"asking for topic {topic}: {exception.args[0].str()}") from exception
+        raise UnreachableError(
+            f"asking for topic {topic}: {exception.args[0].str()}; are its brokers up, and may this principal describe it?"
+        ) from exception
     own = {
         name: entry.value
         for name, entry in entries.items()
@@ -52,7 +67,7 @@ def shape_of(admin: AdminClient, topic: str) -> Shape | None:
 
 
 def create_like(admin: AdminClient, topic: str, shape: Shape) -> None:
-    """Create `topic`. Raises `ConfigurationError` if the broker refuses."""
+    """Create `topic`, unless somebody else just did. Raises `ConfigurationError` if the broker refuses."""
     new = NewTopic(
         topic,
         num_partitions=shape.partitions,
@@ -62,30 +77,35 @@ def create_like(admin: AdminClient, topic: str, shape: Shape) -> None:
     try:
         admin.create_topics([new], operation_timeout=TIMEOUT_S)[topic].result(TIMEOUT_S)
     except KafkaException as exception:
+        if exception.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return  # another process of the same replay was faster
         raise ConfigurationError(
             f"creating topic {topic}: {exception.args[0].str()}; create it by hand, with the settings of the live one, "
             "or grant this principal CREATE"
         ) from exception
 
 
-def first_value(consumer: Consumer, topic: str, partitions: int) -> bytes | None:
+def first_value(consumer: Consumer, topic: str, partitions: int, *, clock: Clock = time.monotonic) -> bytes | None:
     """The value of any committed record that `topic` has; None if it has none.
 
-    consumer: with `enable.partition.eof`, used for nothing else at the time. Raises `UnreachableError`.
+    consumer: with `enable.partition.eof`, used for nothing else at the time. What passes by itself (a leader that moves) is
+    waited for. Raises `UnreachableError`.
     """
+    deadline = Deadline.after(TIMEOUT_S, clock)
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(partitions)])
     ended: set[int] = set()
     try:
         while len(ended) < partitions:
-            message = consumer.poll(TIMEOUT_S)
+            message = consumer.poll(deadline.remaining_s)
             if message is None:
                 raise UnreachableError(f"reading {topic}: nothing came within {TIMEOUT_S:g} s; are its brokers up?")
             if (error := message.error()) is None:
+                deadline = Deadline.after(TIMEOUT_S, clock)
                 if (value := message.value()) is not None:
                     return bytes(value)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes start so
                 ended.add(int(message.partition() or 0))
-            else:
+            elif deadline.expired or error.code() not in MOVING | UNKNOWN:
                 raise UnreachableError(f"reading {topic}: {error.str()}; run the same command again")
     except KafkaException as exception:
         raise UnreachableError(f"reading {topic}: {exception.args[0].str()}") from exception

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import structlog
+
 from worker.deadline import Clock
 from worker.errors import EngineError, FatalEngineError
 from worker.handover import Handover, Sample
@@ -18,6 +20,8 @@ from worker.low_priority import at_low_priority
 from worker.model_status import Difference
 from worker.proving import compute
 from worker.shadow import Bounds, Comparison
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +84,48 @@ class ShadowRun:
         spent_s = self._clock() - began_s
         self._rest_until_s = self._clock() + spent_s * (1 / self._trial.max_time_share - 1)
         return None
+
+
+class Trials:
+    """One trial at a time, and what the loop is asked for it.
+
+    Args:
+        trial: how they are made; None: there are none, and `start` isn't called.
+    """
+
+    def __init__(self, trial: Trial | None, handover: Handover, clock: Clock) -> None:
+        self._trial = trial
+        self._handover = handover
+        self._clock = clock
+        self._run: ShadowRun | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether new versions are tried at all."""
+        return self._trial is not None
+
+    @property
+    def run(self) -> ShadowRun | None:
+        """The one under way."""
+        return self._run
+
+    def start(self, shadow: Loaded, serving: Loaded) -> None:
+        """Begin to try `shadow` beside `serving`."""
+        if self._trial is None:
+            raise ValueError("a trial was started, but there are none by setting")
+        self._run = ShadowRun(self._trial, shadow, serving, self._clock)
+        log.info("version runs in the shadow", version=str(shadow.version), rows=self._trial.bounds.rows)
+
+    def ask(self) -> float:
+        """Ask the loop for a batch if one is due; returns after how many seconds, at most, to ask again."""
+        return float("inf") if self._run is None else self._run.ask(self._handover, self._clock())
+
+    def compare(self, sample: Sample) -> str | None:
+        """See `ShadowRun.compare`. A sample that comes after the trial's end is left alone."""
+        return None if self._run is None else self._run.compare(sample)
+
+    def end(self) -> float | None:
+        """The loop is asked for nothing any more. Returns how long the trial took, seconds; None if there was none."""
+        run, self._run = self._run, None
+        self._handover.sample_every, self._handover.sample_wanted = 0, False
+        return None if run is None else self._clock() - run.began_s

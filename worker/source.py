@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,6 +20,7 @@ import numpy as np
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
+from schemas.asking import committed_of
 from worker.deadline import Clock
 from worker.errors import FatalDeliveryError
 from worker.headers import HeadersOnDemand
@@ -115,12 +117,16 @@ class KafkaSource:
     Args:
         consumer: with auto-commit and auto-offset-store off.
         topic: the input topic.
+        clock: monotonic. wait: for that many seconds, before a question is asked again.
     """
 
-    def __init__(self, consumer: Consumer, topic: str, *, clock: Clock) -> None:
+    def __init__(
+        self, consumer: Consumer, topic: str, *, clock: Clock, wait: Callable[[float], None] = time.sleep
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._clock = clock
+        self._wait = wait
         self._assigned: frozenset[int] = frozenset()
         self._first: dict[int, int] = {}  # partition -> first offset polled since it was assigned
         self._last: dict[int, Record] = {}  # partition -> the last record polled
@@ -298,14 +304,11 @@ class KafkaSource:
         if not polled:
             return
         try:
-            committed = self._consumer.committed(self._places(polled), timeout=SEEK_TIMEOUT_S)
+            asked = self._places(polled)
+            committed = committed_of(self._consumer, asked, SEEK_TIMEOUT_S, clock=self._clock, pause=self._wait)
         except KafkaException as exception:
-            raise fatal(exception.args[0], "asking for committed offsets") from exception
+            raise fatal(exception.args[0], f"asking for committed offsets of {self._topic}{polled}") from exception
         for partition, place in zip(polled, committed, strict=True):
-            if place.error is not None:
-                raise FatalDeliveryError(
-                    f"can't learn the committed offset of {self._topic}[{partition}]: {place.error}"
-                )
             offset = self._first[partition] if place.offset is None or place.offset < 0 else place.offset
             self._seek(TopicPartition(self._topic, partition, offset))
         log.info("rewound", partitions=polled)

@@ -7,7 +7,7 @@ whatever its name and times. Used by the loader's thread.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,10 @@ from worker.version_choice import Listing, VersionId
 
 Signature = tuple[tuple[str, int, int, int], ...]
 """Of each file: path below the version's folder, bytes, time of change (ns), inode. Equal: the bytes are the same."""
+
+
+_REPLACED = "replaced"
+"""In the place of a content that nobody can know any more: it differs from any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class StoreView:
         self._model = model
         self._cards: dict[str, _Card] = {}
         self._refusals: dict[str, _Refusal] = {}
+        self._tried: dict[str, Signature] = {}
         self._problem: str | None = None
 
     @property
@@ -82,15 +87,23 @@ class StoreView:
         cards = {name: self._card(name) for name in names}
         self._cards = cards
         self._refusals = {name: refusal for name, refusal in self._refusals.items() if name in cards}
+        self._tried = {name: signature for name, signature in self._tried.items() if name in cards}
         for name in list(self._refusals):
             self._look_again(name)
         versions = tuple(card.version for card in cards.values() if card.version is not None)
         return Listing(current=current, versions=versions)
 
+    def trying(self, version: VersionId) -> None:
+        """`version` is about to be loaded: what is found out about it will be true of the bytes as they are now."""
+        self._tried[version.name] = _signature(self._store / version.name)
+
     def refuse(self, version: VersionId, reason: str) -> None:
-        """Remember that the bytes of `version`, as they are now, were refused."""
+        """Remember that the bytes of `version` were refused, as they were at `trying`; else as they are now."""
         folder = self._store / version.name
-        self._refusals[version.name] = _Refusal(_signature(folder), _content(folder), version, reason)
+        now = _signature(folder)
+        tried = self._tried.pop(version.name, now)
+        content = _content(folder) if tried == now else _REPLACED
+        self._refusals[version.name] = _Refusal(tried, content, version, reason)
 
     def forgive(self, version: VersionId) -> None:
         """Forget that it was refused: what was in its way may be gone."""
@@ -124,8 +137,12 @@ class StoreView:
             self._refusals[name] = _Refusal(signature, refusal.content, refusal.version, refusal.reason)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("*") if path.is_file())
+def _files(folder: Path) -> Sequence[Path]:
+    """All files below `folder`, sorted; none if it goes away meanwhile."""
+    try:
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return ()
 
 
 def _signature(folder: Path, only: str | None = None) -> Signature:

@@ -18,21 +18,19 @@ import structlog
 from worker.bulletin import Bulletin
 from worker.control import Commands, WorkerState
 from worker.deadline import Clock
-from worker.errors import FatalEngineError
 from worker.findings import Findings
 from worker.first_version import First
 from worker.handover import Declined, Freed, Handover, Left, Look, Order, Report, Sample, Turned
 from worker.loading import Loaded, Loader, RefusedError
 from worker.model_status import Outcome, Phase
-from worker.shadow_run import ShadowRun, Trial
+from worker.refusals import Refusals
+from worker.shadow_run import Trial, Trials
 from worker.store_listing import StoreView
 from worker.version_choice import Choice, Listing, Rule, VersionId, choose
 from worker.version_states import State
 
 log = structlog.get_logger(__name__)
 
-RETRY_S = 60.0
-"""A version that found no room is tried again after so long."""
 REMEMBERED = 8
 """So many versions that served before are preferred as backup."""
 
@@ -77,15 +75,15 @@ class Swapper:
         self._serving: Loaded | None = first.loaded
         self._backup: Loaded | None = None
         self._next: Loaded | None = None
-        self._shadow: ShadowRun | None = None
+        self._trials = Trials(policy.trial, handover, clock)
+        self._refusals = Refusals(view, clock, first.passing)
         self._ordered: tuple[Loaded, Loaded | None] | None = None
         self._ordered_s = 0.0
         self._going: list[Loaded] = []
-        self._rollbacks = 0
+        self._losses = 0
         self._held: str | None = None
         self._findings = Findings(policy.model, commands)
         self._listing: Listing | None = None
-        self._retry_s: dict[VersionId, float] = {}
         self._served: deque[VersionId] = deque(maxlen=REMEMBERED)
         self._choice = first.choice
         self._bulletin = Bulletin(policy.model, policy.worker, handover, tell)
@@ -142,6 +140,7 @@ class Swapper:
             self._bulletin.move(backup.version, State.RETIRED)
             self._going.append(backup)
             self._backup = None
+            self._losses += 1
         for loaded in [each for each in self._going if each.engine is engine]:
             self._probe("model_closing")
             self._going.remove(loaded)
@@ -154,7 +153,7 @@ class Swapper:
         if not left.told:
             self._findings.add(left.version, left.reason)
         if not (left.held and left.told):
-            self._rollbacks += 1
+            self._losses += 1
         if left.held:
             self._held = left.reason
             return
@@ -173,23 +172,20 @@ class Swapper:
         if self._ordered is None:
             self._decide()
         self._publish()
-        if self._shadow is None:
-            return float("inf")
-        return self._shadow.ask(self._handover, self._clock())
+        return self._trials.ask()
 
     def _decide(self) -> None:
-        now_s = self._clock()
-        for version in [version for version, at_s in self._retry_s.items() if at_s <= now_s]:
-            del self._retry_s[version]
-            self._view.forgive(version)
+        if self._refusals.forgive_due():
             self._listing = None
         listing = self._listing = self._listing or self._view.look()
         serving = None if self._serving is None else self._serving.version
+        control = self._findings.control()
+        if serving not in control.quarantined:
+            self._held = None  # the quarantine that nothing could take over from was released
         before = [] if self._backup is None else [self._backup.version]
         before += [version for version in self._served if version in listing.versions]
-        choice = choose(listing, self._findings.control(), refused=self._view.refused, serving=serving, before=before)
+        choice = choose(listing, control, refused=self._view.refused, serving=serving, before=before)
         self._bulletin.forget(listing.versions)
-        self._findings.forget(listing.versions)
         if choice.notes and choice.notes != self._choice.notes:
             log.warning("not every wish can be met", notes=choice.notes)
         self._choice = choice
@@ -210,16 +206,8 @@ class Swapper:
             self._load(target)
         if self._next is None or self._ordered is not None:
             return
-        if self._shadow is None and self._wants_trial(choice) and self._bulletin.state(target) is State.PROVEN:
-            self._start_trial(self._next)
-        if self._shadow is not None and self._wants_trial(choice):
-            if not self._shadow.complete:
-                return
-            verdict = self._shadow.verdict()
-            if verdict is not None:
-                self._refuse_next(verdict)
-                return
-        self._order(self._next, choice.backup)
+        if not self._wants_trial(choice) or self._stands_trial(self._next):
+            self._order(self._next, choice.backup)
 
     def _see_to_backup(self, wanted: VersionId | None) -> None:
         """Have `wanted` loaded beside the serving version."""
@@ -239,6 +227,7 @@ class Swapper:
     def _load(self, version: VersionId) -> None:
         """Load `version` as the next one. If memory is short, the backup has to go first."""
         self._bulletin.move(version, State.LOADING)
+        self._view.trying(version)
         self._handover.loading = True
         self._publish()
         like = None if self._serving is None else self._serving.engine.spec
@@ -251,8 +240,6 @@ class Swapper:
                 self._order(self._serving, None)
                 return
             self._refused(version, str(error), passing=error.passing)
-        except FatalEngineError as error:
-            self._handover.failed = error
         else:
             self._bulletin.move(version, State.PROVEN)
 
@@ -270,7 +257,7 @@ class Swapper:
             Order(
                 serving=serving.fitted,
                 backup=None if second is None else second.fitted,
-                rollbacks=self._rollbacks,
+                losses=self._losses,
             )
         )
         self._probe("model_handed_over")
@@ -278,32 +265,30 @@ class Swapper:
     # -- trial in the shadow -----------------------------------------------------------------------------------------
 
     def _wants_trial(self, choice: Choice) -> bool:
-        return (
-            self._policy.trial is not None
-            and choice.rule is Rule.CURRENT
-            and self._serving is not None
-            and self._held is None
-        )
+        return self._trials.wanted and choice.rule is Rule.CURRENT and self._serving is not None and self._held is None
 
-    def _start_trial(self, loaded: Loaded) -> None:
-        if self._policy.trial is None or self._serving is None:
-            return
-        self._shadow = ShadowRun(self._policy.trial, loaded, self._serving, self._clock)
-        self._bulletin.move(loaded.version, State.SHADOW)
-        log.info("version runs in the shadow", version=str(loaded.version), rows=self._policy.trial.bounds.rows)
+    def _stands_trial(self, loaded: Loaded) -> bool:
+        """True once `loaded` may serve. Starts its trial; if it fails, refuses it."""
+        if self._serving is not None and self._bulletin.state(loaded.version) is State.PROVEN:
+            self._trials.start(loaded, self._serving)
+            self._bulletin.move(loaded.version, State.SHADOW)
+        run = self._trials.run
+        if run is None:  # it stood one before, and the order that it won was declined
+            return True
+        verdict = run.verdict() if run.complete else None
+        if verdict is not None:
+            self._refuse_next(verdict)
+        return run.complete and verdict is None
 
     def _compare(self, sample: Sample) -> None:
-        if self._shadow is None:
-            return
-        problem = self._shadow.compare(sample)
+        problem = self._trials.compare(sample)
         if problem is not None:
             self._refuse_next(problem)
 
     def _end_trial(self) -> None:
-        if self._shadow is not None:
-            self._bulletin.timed(Phase.SHADOW, self._clock() - self._shadow.began_s)
-        self._handover.sample_every, self._handover.sample_wanted = 0, False
-        self._shadow = None
+        took_s = self._trials.end()
+        if took_s is not None:
+            self._bulletin.timed(Phase.SHADOW, took_s)
 
     # -- the end of a version ----------------------------------------------------------------------------------------
 
@@ -317,9 +302,7 @@ class Swapper:
 
     def _refused(self, version: VersionId, reason: str, *, passing: bool = False) -> None:
         self._bulletin.count(Outcome.REFUSED)
-        self._view.refuse(version, reason)
-        if passing:
-            self._retry_s[version] = self._clock() + RETRY_S
+        self._refusals.refuse(version, reason, passing=passing)
         log.error("version refused", version=str(version), reason=reason)
 
     def _drop_next(self, reason: str) -> None:
@@ -345,12 +328,11 @@ class Swapper:
     def _publish(self) -> None:
         self._handover.loading = self._next is not None or self._ordered is not None or bool(self._going)
         self._handover.backup_expected = self._expects_backup()
-        shadow = None if self._shadow is None else self._shadow.difference
         self._bulletin.publish(
             self._view,
             self._choice,
             quarantined=self._findings.control().quarantined,
-            shadow=shadow,
+            shadow=None if self._trials.run is None else self._trials.run.difference,
             held=self._held,
             device=self._loader.device_memory(),
         )

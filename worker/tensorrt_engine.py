@@ -23,6 +23,7 @@ from worker.batch_shapes import BatchShapes
 from worker.cuda import Cuda
 from worker.deadline import Clock
 from worker.engine import EngineSpec, Forecasts, Slot, Ticket
+from worker.engine_slots import Slots
 from worker.errors import EngineError
 from worker.tensorrt_lane import Lane
 
@@ -76,10 +77,8 @@ class TensorRtEngine:
         self._resources = resources
         self._clock = clock
         self._pause = pause
-        self._free = [lane.slot for lane in lanes]
-        self._taken: dict[int, Slot] = {}
+        self._slots = Slots((lane.slot for lane in lanes), spec.max_rows)
         self._flights: deque[_Flight] = deque()
-        self._submitted = 0
         self._closed = False
 
     @property
@@ -89,19 +88,13 @@ class TensorRtEngine:
 
     def acquire(self) -> Slot | None:
         """See `Engine.acquire`."""
-        if not self._free:
-            return None
-        slot = self._free.pop()
-        self._taken[slot.index] = slot
-        return slot
+        return self._slots.acquire()
 
     def submit(self, slot: Slot, rows: int) -> Ticket:
         """See `Engine.submit`. Rows beyond `rows` may be overwritten with zeros."""
         if self._closed:
             raise EngineError("the engine is closed")
-        self._require_taken(slot)
-        if not 1 <= rows <= self._spec.max_rows:
-            raise ValueError(f"rows: got {rows}, expected 1 to {self._spec.max_rows}")
+        self._slots.require(slot, rows)
         lane = self._lanes[slot.index]
         try:
             lane.start(rows, self._shapes.shape_for(rows))
@@ -110,8 +103,7 @@ class TensorRtEngine:
             # context is lost, this raises that instead.
             self._cuda.synchronize(self._stream)
             raise
-        ticket = Ticket(slot, rows, self._submitted)
-        self._submitted += 1
+        ticket = self._slots.submitted(slot, rows)
         self._flights.append(_Flight(ticket, lane))
         return ticket
 
@@ -130,8 +122,7 @@ class TensorRtEngine:
 
     def collect(self, ticket: Ticket) -> Forecasts:
         """See `Engine.collect`."""
-        if not self._flights or self._flights[0].ticket is not ticket:
-            raise ValueError(f"ticket {ticket.sequence} isn't the oldest outstanding one")
+        self._slots.collected(ticket)
         flight = self._flights.popleft()
         try:
             if flight.failure is not None:
@@ -144,9 +135,7 @@ class TensorRtEngine:
 
     def release(self, slot: Slot) -> None:
         """See `Engine.release`."""
-        self._require_taken(slot)
-        del self._taken[slot.index]
-        self._free.append(slot)
+        self._slots.release(slot)
 
     def close(self) -> None:
         """See `Engine.close`. Waits for what is in the stream. Columns of slots and forecasts are invalid from here on."""
@@ -154,7 +143,7 @@ class TensorRtEngine:
             return
         self._closed = True
         self._flights.clear()
-        self._free.clear()
+        self._slots.clear()
         try:
             self._cuda.synchronize(self._stream)
         except EngineError as error:
@@ -168,10 +157,3 @@ class TensorRtEngine:
             except EngineError as error:
                 flight.failure = error
         return True
-
-    def _require_taken(self, slot: Slot) -> None:
-        """Raise `ValueError` unless the slot is the caller's."""
-        if self._taken.get(slot.index) is not slot:
-            raise ValueError(f"slot {slot.index} wasn't acquired from this engine")
-        if any(flight.ticket.slot is slot for flight in self._flights):
-            raise ValueError(f"slot {slot.index} is the engine's until its ticket was collected")

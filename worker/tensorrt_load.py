@@ -17,7 +17,7 @@ import structlog
 
 from schemas.engine_card import EngineCard, Plan
 from worker.batch_shapes import BatchShapes, Shape
-from worker.contract import check_output, inputs_of
+from worker.contract import spec_of
 from worker.cuda import MIB, Cuda
 from worker.deadline import Clock
 from worker.engine import EngineSpec
@@ -259,20 +259,17 @@ def _spec(
 ) -> EngineSpec:
     tensors = loaded.tensors
     try:
-        inputs = inputs_of(tensors.inputs, schema)
-        check_output(tensors.outputs, card.horizon, card.quantiles)
+        return spec_of(
+            tensors.inputs,
+            tensors.outputs,
+            card,
+            schema,
+            max_rows=max_rows,
+            precision=plan.precision,
+            digest=plan.sha256,
+        )
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
-    return EngineSpec(
-        inputs=inputs,
-        horizon=card.horizon,
-        quantiles=card.quantiles,
-        max_rows=max_rows,
-        model=card.model,
-        version=card.version,
-        precision=plan.precision,
-        digest=plan.sha256,
-    )
 
 
 def _shapes(path: Path, loaded: LoadedPlan, plan: Plan, max_rows: int) -> BatchShapes:

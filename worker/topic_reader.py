@@ -7,12 +7,14 @@ said that there is nothing more before an offset at or beyond its end.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from schemas.asking import UNKNOWN, answered, ends_of, partitions_of, without_errors
 from worker.deadline import Clock
 from worker.errors import UnreachableError
 from worker.headers import headers_of
@@ -33,13 +35,16 @@ class TopicReader:
     Args:
         consumer: made from `worker.clients.reader_config`, owned by the reader from here on.
         topic: must exist; else `UnreachableError` by the first question.
-        clock: monotonic seconds.
+        clock: monotonic seconds. pause: waits for that many seconds, before a question is asked again.
     """
 
-    def __init__(self, consumer: Consumer, topic: str, *, clock: Clock) -> None:
+    def __init__(
+        self, consumer: Consumer, topic: str, *, clock: Clock, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._clock = clock
+        self._pause = pause
 
     def __enter__(self) -> Self:
         return self
@@ -57,24 +62,20 @@ class TopicReader:
     def partitions(self) -> Sequence[int]:
         """Its partitions, ascending. Raises `UnreachableError` if it isn't there or no broker answers."""
         try:
-            found = self._consumer.list_topics(self._topic, timeout=QUESTION_TIMEOUT_S).topics[self._topic]
+            return list(
+                partitions_of(self._consumer, self._topic, QUESTION_TIMEOUT_S, clock=self._clock, pause=self._pause)
+            )
         except KafkaException as exception:
+            if exception.args[0].code() in UNKNOWN:
+                raise UnreachableError(
+                    f"topic {self._topic}: {exception.args[0].str()}; correct the name, or create the topic"
+                ) from exception
             raise self._unreachable("asking for the partitions", exception.args[0]) from exception
-        if found.error is not None:
-            raise UnreachableError(f"topic {self._topic}: {found.error.str()}; correct the name, or create the topic")
-        return sorted(found.partitions)
 
     def spans(self) -> Mapping[int, Span]:
         """Partition -> from its first offset to its end as of now: where the oldest transaction still open begins."""
         try:
-            return {
-                partition: Span(
-                    *self._consumer.get_watermark_offsets(
-                        TopicPartition(self._topic, partition), timeout=QUESTION_TIMEOUT_S
-                    )
-                )
-                for partition in self.partitions()
-            }
+            return {partition: Span(*self._ends(partition)) for partition in self.partitions()}
         except KafkaException as exception:
             raise self._unreachable("asking for first and last offsets", exception.args[0]) from exception
 
@@ -147,12 +148,20 @@ class TopicReader:
         """Partition -> first offset at or after that time; the span's end if there is none."""
         places = [TopicPartition(self._topic, partition, time_ms) for partition in sorted(spans)]
         try:
-            found = self._consumer.offsets_for_times(places, timeout=QUESTION_TIMEOUT_S)
+            found = answered(
+                lambda timeout_s: without_errors(self._consumer.offsets_for_times(places, timeout=timeout_s)),
+                QUESTION_TIMEOUT_S,
+                clock=self._clock,
+                pause=self._pause,
+            )
         except KafkaException as exception:
             raise self._unreachable("asking for offsets by time", exception.args[0]) from exception
         for place in found:
             offset = -1 if place.offset is None else place.offset
             yield place.partition, offset if offset >= 0 else spans[place.partition].next_offset
+
+    def _ends(self, partition: int) -> tuple[int, int]:
+        return ends_of(self._consumer, self._topic, partition, QUESTION_TIMEOUT_S, clock=self._clock, pause=self._pause)
 
     def _unreachable(self, doing: str, error: KafkaError) -> UnreachableError:
         return UnreachableError(

@@ -15,7 +15,7 @@ from tests.helpers.memory import MemoryBroker
 from tests.helpers.rig import INPUTS, Rig, event, key, read
 from worker.engine import Engine
 from worker.guard_reference import EDGES, Reference
-from worker.handover import Declined, Fitted, Freed, Handover, Left, Order, Report
+from worker.handover import Declined, Fitted, Freed, Handover, Left, Order, Report, Turned
 from worker.hotswap import EngineSlot
 from worker.settings_guard import GuardSettings
 from worker.statistics import Statistics
@@ -55,7 +55,8 @@ class LoopSwaps:
         self.reference = reference or Reference()
         self.versions: list[Fitted] = []
         self.reports: list[Report] = []
-        self.rollbacks = 0
+        self.losses = 0
+        self.backup: Fitted | None = None
         swaps = self
 
         class Slot(EngineSlot):
@@ -106,7 +107,7 @@ class LoopSwaps:
 
     def order(self, serving: Fitted, backup: Fitted | None = None) -> None:
         """The loader hands over."""
-        self.handover.orders.put(Order(serving=serving, backup=backup, rollbacks=self.rollbacks))
+        self.handover.orders.put(Order(serving=serving, backup=backup, losses=self.losses))
 
     def quarantine(self, *versions: Fitted) -> None:
         """The fleet says that these, and no others, are bad."""
@@ -118,10 +119,15 @@ class LoopSwaps:
         while not self.handover.inbox.empty():
             new.append(self.handover.inbox.get_nowait())
         for report in new:
-            if isinstance(report, Freed):
+            if isinstance(report, Turned):
+                self.backup = report.order.backup
+            elif isinstance(report, Freed):
+                if self.backup is not None and self.backup.engine is report.engine:  # it was quarantined
+                    self.backup, self.losses = None, self.losses + 1
                 next(each for each in self.versions if each.engine is report.engine).close()
             elif isinstance(report, Left) and not (report.held and report.told):
-                self.rollbacks += 1
+                self.losses += 1
+                self.backup = self.backup if report.held else None
         self.reports += new
         return new
 

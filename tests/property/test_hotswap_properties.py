@@ -41,7 +41,8 @@ class SlotMachine(RuleBasedStateMachine):
         self.flights: deque[tuple[Engine, Ticket]] = deque()
         self.collected: list[int] = []
         self.submitted = 0
-        self.rollbacks = 0
+        self.losses = 0
+        self.ordered = False
         self.freed: list[Engine] = []
 
     def make(self) -> Fitted:
@@ -77,7 +78,20 @@ class SlotMachine(RuleBasedStateMachine):
         backup = self.serving if keep else None
         if backup is not None and backup.version in self.handover.quarantined:
             backup = None
-        self.handover.orders.put(Order(serving=new, backup=backup, rollbacks=self.rollbacks))
+        self.ordered = True
+        self.handover.orders.put(Order(serving=new, backup=backup, losses=self.losses))
+
+    @precondition(lambda self: not self.ordered and self.backup is not None)
+    @rule()
+    def order_the_backup(self) -> None:
+        """Back to the version before, by a loader that waits for no answer but hasn't read the last reports yet."""
+        backup, serving = self.backup, self.serving
+        if backup is None or backup.version in self.handover.quarantined:
+            return
+        if serving is not None and serving.version in self.handover.quarantined:
+            serving = None
+        self.ordered = True
+        self.handover.orders.put(Order(serving=backup, backup=serving, losses=self.losses))
 
     @rule()
     def turn_over(self) -> None:
@@ -102,7 +116,8 @@ class SlotMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def quarantine(self, data: st.DataObject) -> None:
         versions = [version for _, version in self.made]
-        bad = data.draw(st.sets(st.sampled_from(versions), max_size=2))
+        roles = [each.version for each in (self.serving, self.backup) if each is not None]
+        bad = data.draw(st.sets(st.sampled_from([*roles, *versions]), max_size=2))
         self.handover.quarantined = MappingProxyType(dict.fromkeys(bad, "drifts"))
         self.slot.turn_over(self.uses)
         serving = next(version for engine, version in self.made if engine is self.slot.serving)
@@ -114,23 +129,33 @@ class SlotMachine(RuleBasedStateMachine):
         while not self.handover.inbox.empty():
             match self.handover.inbox.get_nowait():
                 case Turned(order):
+                    self.ordered = False
                     self.serving, self.backup = order.serving, order.backup
-                    self.upcoming.remove(order.serving)
+                    self.upcoming = [each for each in self.upcoming if each is not order.serving]
                 case Declined(order):
-                    self.upcoming.remove(order.serving)
-                    order.serving.engine.close()
+                    self.ordered = False
+                    self.give_up(order)
                 case Freed(engine):
                     assert not self.uses(engine)
+                    if self.backup is not None and self.backup.engine is engine:  # it was quarantined
+                        self.backup = None
+                        self.losses += 1
                     engine.close()
                     self.freed.append(engine)
                 case Left(held=True, told=False):
-                    self.rollbacks += 1
+                    self.losses += 1
                 case Left(held=False):
-                    self.rollbacks += 1
+                    self.losses += 1
                     self.serving = self.backup
                     self.backup = None
                 case _:
                     pass
+
+    def give_up(self, order: Order) -> None:
+        """Close what was made for `order`, which wasn't taken up. The slot has the rest."""
+        if order.serving in self.upcoming:
+            self.upcoming.remove(order.serving)
+            order.serving.engine.close()
 
     @invariant()
     def no_batch_and_no_role_is_with_a_closed_engine(self) -> None:
@@ -151,7 +176,7 @@ class SlotMachine(RuleBasedStateMachine):
         self.read()
         order = self.handover.orders.take()
         if order is not None:
-            order.serving.engine.close()
+            self.give_up(order)
         self.slot.close()
         assert [engine.closings for engine, _ in self.made] == [1] * len(self.made)
 

@@ -23,7 +23,7 @@ class Expecting:
         return self.wait.held is not None
 
     def arrive(self) -> None:
-        self.handover.orders.put(Order(serving=self.first, backup=self.second, rollbacks=0))
+        self.handover.orders.put(Order(serving=self.first, backup=self.second, losses=0))
         self.slot.turn_over(lambda _: False)
 
 
@@ -69,7 +69,7 @@ def test_it_ends_after_its_time_and_does_not_begin_again_for_the_same_backup() -
 def test_it_ends_when_another_version_serves() -> None:
     world = Expecting()
     world.wait.needs("shift: far off")
-    world.handover.orders.put(Order(serving=world.second, backup=None, rollbacks=0))
+    world.handover.orders.put(Order(serving=world.second, backup=None, losses=0))
     world.slot.turn_over(lambda _: False)
     assert world.slot.backup_expected
     assert not world.held()

@@ -1,5 +1,10 @@
+from types import MappingProxyType
+
 from tests.helpers.engines import FakeEngine
+from worker.engine import Engine
+from worker.handover import Declined, Fitted, Freed, Handover, Order, Report, Turned
 from worker.hotswap import EngineSlot
+from worker.version_choice import VersionId
 
 
 def test_serves_the_engine_it_was_given_and_closes_it_more_than_once() -> None:
@@ -23,3 +28,38 @@ def test_the_backup_takes_over_once_and_the_old_engine_stays_open_until_the_end(
     assert [engine.closed for engine in (first, second)] == [False, False]  # batches may hold the first one's slots
     slot.close()
     assert [engine.closed for engine in (first, second)] == [True, True]
+
+
+def versioned(number: int) -> Fitted:
+    digest = f"{number:064x}"
+    return Fitted(FakeEngine({"sales": 2}, digest=digest), VersionId(f"v{number}", digest))
+
+
+def reports(handover: Handover) -> list[Report]:
+    found = []
+    while not handover.inbox.empty():
+        found.append(handover.inbox.get_nowait())
+    return found
+
+
+def unused(_: Engine) -> bool:
+    return False
+
+
+def test_an_order_that_did_not_know_of_a_dropped_backup_is_declined() -> None:
+    """The backup was quarantined, freed and released again before the loader heard of it: it is about to close it."""
+    first, second, handover = versioned(1), versioned(2), Handover()
+    slot = EngineSlot(first.engine, handover=handover, versions=[first])
+    handover.orders.put(Order(serving=second, backup=first, losses=0))
+    slot.turn_over(unused)
+    for told in ({first.version: "drifts"}, {}):
+        handover.quarantined = MappingProxyType(told)
+        slot.turn_over(unused)
+    late = Order(serving=first, backup=second, losses=0)
+    handover.orders.put(late)
+    slot.turn_over(unused)
+    assert slot.serving is second.engine
+    assert [type(each) for each in reports(handover)] == [Turned, Freed, Declined]
+    handover.orders.put(Order(serving=versioned(1), backup=second, losses=1))
+    slot.turn_over(unused)
+    assert [type(each) for each in reports(handover)] == [Turned]

@@ -16,6 +16,7 @@ PURE_NAMES = {
     "breaker",
     "contract",
     "engine",
+    "engine_slots",
     "guard",
     "guard_reference",
     "guard_window",

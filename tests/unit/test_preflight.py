@@ -26,6 +26,16 @@ def settings(**sections: Any) -> Settings:
     return Settings(kafka=KafkaSettings(common={"bootstrap.servers": "broker:9092"}), **sections)
 
 
+class Later:
+    """One answer, and another one for all questions after it."""
+
+    def __init__(self, first: Any, then: Any) -> None:
+        self._answers = [first, then]
+
+    def __call__(self) -> Any:
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
 class FakeAdmin:
     """The topics that a broker tells of."""
 
@@ -34,12 +44,15 @@ class FakeAdmin:
         assert logger.name == "preflight"
         self.topics: dict[str, Any] = {}
         self.failure: Exception | None = None
+        self.failures: list[Exception] = []
         self.configs: dict[str, Any] = {}
         self.creation: Exception | None = None
         self.created: list[Any] = []
 
     def list_topics(self, timeout: float) -> SimpleNamespace:
         assert timeout > 0
+        if self.failures:
+            raise self.failures.pop(0)
         if self.failure:
             raise self.failure
         return SimpleNamespace(topics=self.topics)
@@ -54,6 +67,7 @@ class FakeAdmin:
 
     def _answer(self, content: Any) -> Future[Any]:
         future: Future[Any] = Future()
+        content = content() if isinstance(content, Later) else content
         if isinstance(content, Exception):
             future.set_exception(content)
         else:
@@ -71,7 +85,8 @@ class FakeAdmin:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(preflight, "AdminClient", FakeAdmin)
     writes = OutputSettings(topic="sku-forecasts", dead_letter_topic="dead-letters", headers=True)
-    return Cluster(settings(output=writes), logging.getLogger("preflight"))
+    clock = ManualClock()
+    return Cluster(settings(output=writes), logging.getLogger("preflight"), clock=clock, pause=clock.advance)
 
 
 def admin(cluster: Cluster) -> FakeAdmin:
@@ -200,6 +215,17 @@ def test_a_configuration_that_cannot_be_asked_for_is_unreachable(cluster: Cluste
     admin(cluster).configs = {"sku-forecasts": failing(kafka_error(KafkaError._TIMED_OUT))}
     with pytest.raises(UnreachableError, match="topic sku-forecasts: asking for its configuration"):
         cluster.check_message_sizes()
+
+
+def test_what_passes_is_asked_again(cluster: Cluster) -> None:
+    """A topic that was made a moment ago isn't known to every broker, and a broker that restarts isn't gone."""
+    fake = admin(cluster)
+    fake.has(sku_features=4)
+    unknown = failing(kafka_error(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    fake.configs = {"sku-forecasts": Later(unknown, {"max.message.bytes": "5"})}
+    assert cluster.config("sku-forecasts") == {"max.message.bytes": "5"}
+    fake.failures = [failing(kafka_error(KafkaError._TRANSPORT))]
+    assert cluster.partitions() == {"sku-features": 4}
 
 
 def test_a_topic_is_created_once(cluster: Cluster) -> None:

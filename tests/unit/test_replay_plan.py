@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
+from tests.helpers.clock import ManualClock
 from tests.helpers.models import INPUTS, tiny_model
+from tests.helpers.questions import Answers, Asked, place, refused
 from tests.unit.test_replay_request import NOW_MS, given, settings
 from worker import replay_plan
-from worker.errors import ConfigurationError, ContractError
-from worker.replay_plan import Entry, Planner
+from worker.errors import ConfigurationError, ContractError, UnreachableError
+from worker.replay_plan import Entry, Planner, read_book
 from worker.replay_request import request_from
 from worker.replay_span import Edges
 from worker.settings import Settings
@@ -61,3 +66,27 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(ContractError, match=r"engine\.backup: .* its inputs must be among the model's"):
         made.plan()
     assert not entries
+
+
+# -- the book ---------------------------------------------------------------------------------------------------------
+
+
+def book(*answers: object) -> Mapping[int, Entry]:
+    clock = ManualClock()
+    client: Any = Asked(committed=Answers(*answers))
+    return read_book(client, "t", [0, 1], clock=clock, pause=clock.advance)
+
+
+def test_a_coordinator_that_moves_is_asked_again_for_the_book() -> None:
+    moving = KafkaError.NOT_COORDINATOR
+    assert (
+        book(refused(moving), [place(0, -1001, error=moving), place(1, -1001)], [place(0, -1001), place(1, -1001)])
+        == {}
+    )
+
+
+def test_a_book_that_nobody_can_read_is_said_with_the_remedy() -> None:
+    with pytest.raises(
+        UnreachableError, match="asking for the replay's progress: reason 15; is the group's coordinator up"
+    ):
+        book(refused(KafkaError.COORDINATOR_NOT_AVAILABLE))

@@ -11,7 +11,7 @@ from tests.helpers.clock import ManualClock
 from tests.helpers.confluent import TOPIC, FailedPlace, FakeConsumer, FakeMessage, failing, kafka_error
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError, UnreachableError
 from worker.records import Records
-from worker.source import KafkaSource, Lag
+from worker.source import SEEK_TIMEOUT_S, KafkaSource, Lag
 from worker.source_errors import PERMANENT
 
 Told = tuple[str, frozenset[int], frozenset[int]]
@@ -46,7 +46,7 @@ class Bench:
         self.clock = ManualClock()
         self.consumer = FakeConsumer()
         self.notes = Notes()
-        self.source = KafkaSource(self.consumer.as_consumer, TOPIC, clock=self.clock)
+        self.source = KafkaSource(self.consumer.as_consumer, TOPIC, clock=self.clock, wait=self.clock.advance)
         self.notes.source = self.source
         self.source.subscribe(self.notes)
 
@@ -322,11 +322,32 @@ def test_a_partition_that_went_is_forgotten(bench: Bench) -> None:
 def test_a_committed_offset_that_cannot_be_learned_is_fatal(bench: Bench) -> None:
     bench.assigned(0)
     bench.poll(FakeMessage(0, 5))
-    bench.consumer.on("committed", lambda: [FailedPlace(0, kafka_error())], failing(kafka_error()))
-    with pytest.raises(FatalDeliveryError, match=r"can't learn the committed offset of in\[0\]"):
+    refused = kafka_error(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    bench.consumer.on("committed", lambda: [FailedPlace(0, refused)], failing(refused))
+    for _ in range(2):
+        with pytest.raises(FatalDeliveryError, match=r"asking for committed offsets of in\[0\]: reason 30"):
+            bench.source.rewind()
+    assert bench.clock() == 1000
+
+
+def test_a_coordinator_that_moves_is_asked_again(bench: Bench) -> None:
+    bench.assigned(0)
+    bench.poll(FakeMessage(0, 5))
+    bench.consumer.committed_offsets = {0: 4}
+    moving = kafka_error(KafkaError.NOT_COORDINATOR)
+    bench.consumer.on("committed", failing(moving), lambda: [FailedPlace(0, moving)])
+    bench.source.rewind()
+    assert bench.consumer.seeks == [(0, 4)]
+    assert 1000 < bench.clock() < 1000 + SEEK_TIMEOUT_S
+
+
+def test_a_coordinator_that_never_settles_is_fatal_in_the_end(bench: Bench) -> None:
+    bench.assigned(0)
+    bench.poll(FakeMessage(0, 5))
+    bench.consumer.on("committed", *[failing(kafka_error(KafkaError.COORDINATOR_NOT_AVAILABLE))] * 1000)
+    with pytest.raises(FatalDeliveryError, match=r"asking for committed offsets of in\[0\]: reason 15"):
         bench.source.rewind()
-    with pytest.raises(FatalDeliveryError, match="asking for committed offsets: reason -185"):
-        bench.source.rewind()
+    assert bench.clock() == pytest.approx(1000 + SEEK_TIMEOUT_S)
 
 
 def test_a_seek_that_fails_is_fatal_unless_the_partition_went(bench: Bench) -> None:

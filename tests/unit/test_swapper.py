@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from schemas.engine_card import EngineCard
 from tests.helpers.store import TestStore, truncated, with_card
 from tests.helpers.swapping import CountedEngine, Swapping
 from worker.control import Command, Kind
-from worker.errors import ContractError
+from worker.engine import Engine, EngineSpec
+from worker.errors import ContractError, FatalEngineError
+from worker.loading import Loaded, RefusedError
+from worker.memory_room import NoRoomError
 from worker.model_status import DeviceMemory, Outcome, Phase
 from worker.shadow import Bounds
 from worker.shadow_run import Trial
@@ -478,3 +482,112 @@ def test_a_new_engine_of_versions_that_left_the_store_is_remembered_no_longer(st
     world.settle()
     assert len(world.status.states) <= 5
     assert len(world.open()) == 2
+
+
+def test_a_worker_that_goes_on_after_a_hold_does_not_say_that_it_is_held(store: TestStore) -> None:
+    world = Swapping(store)
+    v1 = store.version("v1")
+    for released, held in ((False, True), (True, False)):
+        world.commands = world.commands.after(command(Kind.QUARANTINE, v1, released=released))
+        world.handover.quarantined = world.commands.of("tiny").quarantined
+        world.settle()
+        assert (world.told[-1].held is not None) == held
+    assert world.slot.held is None
+
+
+def test_after_a_hold_new_versions_are_tried_again(store: TestStore) -> None:
+    world = Swapping(store, trial=TRIAL)
+    for released in (False, True):
+        world.commands = world.commands.after(command(Kind.QUARANTINE, store.version("v1"), released=released))
+        world.handover.quarantined = world.commands.of("tiny").quarantined
+        world.settle()
+    v2 = store.publish("v2")
+    world.settle()
+    assert (world.serving, world.status.states[v2]) == ("v1", State.SHADOW)
+
+
+def test_what_the_guard_found_is_remembered_while_the_folder_is_away(store: TestStore) -> None:
+    world = Swapping(store)
+    v2 = store.publish("v2")
+    world.settle()
+    world.slot.roll_back("guard:psi")
+    world.settle()
+    aside = store.folder.with_name("away")
+    store.folder.rename(aside)
+    world.settle()
+    aside.rename(store.folder)
+    world.settle()
+    assert world.serving == "v1"
+    assert world.status.quarantined == {v2: "guard:psi"}
+
+
+def test_what_found_no_room_at_the_start_is_tried_again_after_a_minute(store: TestStore) -> None:
+    v2 = store.publish("v2")
+
+    class Tight(Swapping):
+        """Has room for no second version of that size until a minute has passed."""
+
+        def _make(self, model: Path, card: EngineCard) -> Engine:
+            if card.version == "v2" and self.clock() < 1060:
+                raise NoRoomError("host memory: needs 9 MiB, free are 1 MiB")
+            return super()._make(model, card)
+
+    world = Tight(store)
+    world.settle()
+    assert (world.serving, list(world.status.refused)) == ("v1", [v2])
+    world.clock.advance(59.9)
+    world.settle()
+    assert world.serving == "v1"
+    world.clock.advance(0.1)
+    world.settle()
+    assert world.serving == "v2"
+
+
+def test_bytes_that_were_replaced_while_they_were_loaded_are_tried(store: TestStore) -> None:
+    """The reason was found in the old ones; the new ones were never looked at."""
+    store.publish("v2", spoil=truncated, current=False)
+    world = Swapping(store)
+    opened = world.loader.load
+
+    def replaced_meanwhile(version: VersionId, like: EngineSpec | None = None) -> Loaded:
+        try:
+            return opened(version, like)
+        except RefusedError:
+            world.loader.load = opened  # type: ignore[method-assign]
+            store.publish("v2")
+            raise
+
+    world.loader.load = replaced_meanwhile  # type: ignore[method-assign]
+    store.make_current("v2")
+    world.settle()
+    assert world.status.outcomes[Outcome.REFUSED] == 1
+    world.settle()  # the publication was noticed
+    assert world.serving == "v2"
+
+
+def test_an_error_after_which_no_engine_works_is_the_callers(store: TestStore) -> None:
+    def lost(_model: Path, _card: EngineCard) -> Engine:
+        raise FatalEngineError("the GPU's context is lost")
+
+    world = Swapping(store)
+    world.make = lost
+    store.publish("v2")
+    with pytest.raises(FatalEngineError, match="context is lost"):
+        world.look()
+
+
+def test_a_quarantined_backup_is_closed_and_another_is_loaded(store: TestStore) -> None:
+    world = Swapping(store)
+    for name in ("v2", "v3"):
+        store.publish(name)
+        world.settle()
+    v2 = store.version("v2")
+    world.commands = world.commands.after(command(Kind.QUARANTINE, v2))
+    world.handover.quarantined = world.commands.of("tiny").quarantined
+    world.settle()
+    assert (world.serving, world.backup) == ("v3", "v1")
+    assert world.status.states[v2] is State.RETIRED
+    assert world.open() == ["v1", "v3"]
+    store.publish("v4")
+    world.settle()
+    assert (world.serving, world.backup) == ("v4", "v3")

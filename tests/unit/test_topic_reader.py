@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
+from schemas.asking import UNKNOWN_S
 from tests.helpers.clock import ManualClock
+from tests.helpers.questions import Answers, Asked, place, refused, topic_of
 from worker.errors import UnreachableError
 from worker.records import Span
-from worker.topic_reader import STALL_S, TopicReader
+from worker.topic_reader import QUESTION_TIMEOUT_S, STALL_S, TopicReader
 
 
 class FakeMessage:
@@ -86,3 +89,53 @@ def test_a_broker_that_sends_nothing_is_unreachable() -> None:
     assert next(records).offset == 0
     with pytest.raises(UnreachableError, match=r"nothing came for 60 s, and partitions \[0\]"):
         next(records)
+
+
+# -- questions that are answered wrongly for a moment ------------------------------------------------------------------
+
+
+def asking(**answers: Answers) -> tuple[TopicReader, ManualClock]:
+    clock = ManualClock()
+    consumer: Any = Asked(list_topics=answers.pop("list_topics", Answers(topic_of())), **answers)
+    return TopicReader(consumer, "in", clock=clock, pause=clock.advance), clock
+
+
+def test_a_leader_that_moves_is_asked_again_for_its_ends() -> None:
+    moving = refused(KafkaError.NOT_LEADER_FOR_PARTITION)
+    made, _ = asking(get_watermark_offsets=Answers(moving, (0, 4), refused(KafkaError.UNKNOWN_TOPIC_OR_PART), (1, 5)))
+    assert made.spans() == {0: Span(0, 4), 1: Span(1, 5)}
+
+
+def test_a_leader_that_never_comes_is_said_with_the_question() -> None:
+    made, clock = asking(get_watermark_offsets=Answers(refused(KafkaError.LEADER_NOT_AVAILABLE)))
+    with pytest.raises(UnreachableError, match="topic in: asking for first and last offsets: reason 5"):
+        made.spans()
+    assert clock() == pytest.approx(1000 + QUESTION_TIMEOUT_S)
+
+
+def test_a_topic_that_is_not_there_is_said_with_the_remedy() -> None:
+    made, clock = asking(list_topics=Answers(topic_of(error=KafkaError.UNKNOWN_TOPIC_OR_PART)))
+    with pytest.raises(UnreachableError, match="topic in: reason 3; correct the name, or create the topic"):
+        made.partitions()
+    assert clock() == pytest.approx(1000 + UNKNOWN_S)
+
+
+def test_no_broker_is_said_with_the_remedy() -> None:
+    made, _ = asking(list_topics=Answers(refused(KafkaError._TRANSPORT)))
+    with pytest.raises(UnreachableError, match=r"asking for the partitions: .*; check kafka\.bootstrap\.servers"):
+        made.partitions()
+
+
+def test_a_partition_that_could_not_tell_is_not_one_without_younger_records() -> None:
+    """An error beside an offset used to be taken for "nothing so young", and all records of the partition were left out."""
+    ends = Answers((0, 10))
+    moving = [place(0, 3), place(1, -1, error=KafkaError.NOT_LEADER_FOR_PARTITION)]
+    made, _ = asking(get_watermark_offsets=ends, offsets_for_times=Answers(moving, [place(0, 3), place(1, 4)]))
+    assert made.spans_between(500, None) == {0: Span(3, 10), 1: Span(4, 10)}
+
+
+def test_a_time_that_nobody_can_tell_is_an_error() -> None:
+    refusal = [place(0, -1, error=KafkaError.TOPIC_AUTHORIZATION_FAILED)]
+    made, _ = asking(get_watermark_offsets=Answers((0, 10)), offsets_for_times=Answers(refusal))
+    with pytest.raises(UnreachableError, match="asking for offsets by time: reason 29"):
+        made.spans_between(500, None)

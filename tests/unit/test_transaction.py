@@ -9,9 +9,10 @@ from confluent_kafka import KafkaError, TopicPartition
 from tests.helpers.clock import ManualClock
 from tests.helpers.confluent import TOPIC, FailedPlace, FakeConsumer, FakeProducer, failing, kafka_error
 from worker.deadline import Deadline
+from worker.delivery_errors import PASSING, REGROUPED
 from worker.errors import AbortableError, DeliveryError, FatalDeliveryError, FencedError
 from worker.records import Positions, Span
-from worker.transaction import FENCED, LEGAL, PASSING, REGROUPED, Flushed, Outgoing, State, Transaction, classify
+from worker.transaction import LEGAL, Flushed, Outgoing, State, Transaction
 
 BUDGET_S = 10.0
 POSITIONS = Positions(TOPIC, {0: Span(3, 9), 2: Span(0, 5)}, 11)
@@ -88,37 +89,6 @@ def plain() -> Bench:
 @pytest.fixture(params=[True, False], ids=["transaction", "flushed"])
 def either(request: pytest.FixtureRequest) -> Bench:
     return Bench(transactional=request.param)
-
-
-# -- what an error is -------------------------------------------------------------------------------------------------
-
-
-def test_a_retriable_error_is_no_exception() -> None:
-    assert classify(RETRIABLE, "committing") is None
-
-
-def test_abort_comes_before_retry() -> None:
-    assert type(classify(kafka_error(retriable=True, abortable=True), "committing")) is AbortableError
-
-
-def test_fatal_comes_before_all() -> None:
-    assert type(classify(kafka_error(fatal=True, retriable=True, abortable=True), "x")) is FatalDeliveryError
-
-
-@pytest.mark.parametrize("code", sorted(FENCED))
-def test_fenced_is_fatal_and_says_who(code: int) -> None:
-    error = classify(kafka_error(code, fatal=True), "committing")
-    assert type(error) is FencedError
-    assert "delivery.transactional_id" in str(error)
-
-
-def test_what_nobody_knows_is_fatal() -> None:
-    error = classify(kafka_error(KafkaError.UNKNOWN), "committing")
-    assert type(error) is FatalDeliveryError
-    assert (
-        str(error)
-        == f"committing: reason -1 ({kafka_error(-1).name()}). Not known to be harmless, so it counts as fatal."
-    )
 
 
 # -- the state table --------------------------------------------------------------------------------------------------

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.engine_card import EngineCard
+from tests.helpers.cards import card_content, plan_content
+from tests.helpers.clock import ManualClock
+from tests.helpers.engines import FakeEngine, expected_forecasts
+from worker.engine import Slot, Ticket
+from worker.errors import EngineError, FatalEngineError
+from worker.proving import TIMED_RUNS, ProofError, compute, golden_columns, plan_of, prove, sizes, warm
+
+INPUTS = {"sales": 3, "price": None}
+QUANTILES = (0.1, 0.9)
+GOLDEN = {"sales": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 9.0]], "price": [1.0, 2.0, 3.0]}
+PLAN = "b" * 64
+
+
+def engine(max_rows: int = 8, **options: Any) -> FakeEngine:
+    return FakeEngine(INPUTS, horizon=2, quantiles=QUANTILES, max_rows=max_rows, **options)
+
+
+def card(*, wrong_at: tuple[int, int, int] | None = None, by: float = 0.1, **changed: Any) -> EngineCard:
+    """The fake engine's own outputs as the golden ones; one of them wrong by `by`."""
+    columns = {name: np.asarray(values, np.float32) for name, values in GOLDEN.items()}
+    outputs = expected_forecasts(columns, 3, horizon=2, quantiles=QUANTILES)
+    if wrong_at is not None:
+        outputs[wrong_at] += by
+    golden = {"inputs": GOLDEN, "outputs": outputs.tolist(), "relative_tolerance": 0.0, "absolute_tolerance": 0.01}
+    profile = {"min_rows": 1, "opt_rows": 4, "max_rows": 64}
+    return EngineCard.model_validate(card_content(golden=golden, profile=profile, **changed))
+
+
+def with_plan(**changed: Any) -> dict[str, Any]:
+    return {"plans": [plan_content(sha256=PLAN, file=f"plans/x-{PLAN[:12]}.plan", **changed)]}
+
+
+# -- the golden batch -------------------------------------------------------------------------------------------------
+
+
+def test_golden_rows_are_float32_as_the_engine_takes_them() -> None:
+    columns = golden_columns(card())
+    assert {name: (column.dtype, column.shape) for name, column in columns.items()} == {
+        "sales": (np.dtype(np.float32), (3, 3)),
+        "price": (np.dtype(np.float32), (3,)),
+    }
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 8])
+def test_an_engine_that_does_what_the_card_says_is_proved_in_parts_that_fit(max_rows: int) -> None:
+    proved = engine(max_rows)
+    prove(proved, card())
+    assert sum(proved.submitted_rows) == 3
+    assert max(proved.submitted_rows) == min(max_rows, 3)
+    assert proved.free == 2
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (2, 1, 1)])
+@pytest.mark.parametrize("max_rows", [1, 8])
+def test_one_wrong_number_is_told_with_place_got_and_expected(place: tuple[int, int, int], max_rows: int) -> None:
+    row, day, quantile = place
+    with pytest.raises(ProofError, match=r"golden batch: row") as raised:
+        prove(engine(max_rows), card(wrong_at=place))
+    assert f"day {day}, quantile {quantile}: got " in str(raised.value)
+    assert "within 0.01; 1 of " in str(raised.value)
+    assert max_rows == 1 or f"row {row}, " in str(raised.value)
+
+
+def test_within_the_tolerance_is_right_and_beyond_it_wrong() -> None:
+    prove(engine(), card(wrong_at=(0, 0, 0), by=0.0099))
+    with pytest.raises(ProofError):
+        prove(engine(), card(wrong_at=(0, 0, 0), by=0.0101))
+
+
+def test_the_relative_tolerance_is_of_the_expected_number() -> None:
+    content = card(wrong_at=(1, 0, 0), by=0.5)
+    golden = content.golden.model_copy(update={"relative_tolerance": 0.1, "absolute_tolerance": 0.0})
+    prove(engine(), content.model_copy(update={"golden": golden}))  # 7.1 + 0.5, a tenth of it allowed
+    small = card(wrong_at=(1, 0, 0), by=0.9)
+    with pytest.raises(ProofError):
+        prove(
+            engine(), small.model_copy(update={"golden": golden.model_copy(update={"outputs": small.golden.outputs})})
+        )
+
+
+def test_a_plans_tolerances_count_for_its_engine_only() -> None:
+    content = card(wrong_at=(0, 0, 0), by=0.1, **with_plan(absolute_tolerance=0.2, relative_tolerance=0.0))
+    prove(engine(digest=PLAN), content)
+    with pytest.raises(ProofError):
+        prove(engine(), content)
+
+
+class NotANumber(FakeEngine):
+    def collect(self, ticket: Ticket) -> Any:
+        found = super().collect(ticket)
+        found.values[0, 0, 0] = np.nan
+        return found
+
+
+def test_what_is_no_number_is_wrong() -> None:
+    broken = NotANumber(INPUTS, horizon=2, quantiles=QUANTILES)
+    with pytest.raises(ProofError, match="golden batch: row 0, day 0, quantile 0: got nan, expected"):
+        prove(broken, card())
+
+
+def test_another_shape_is_wrong() -> None:
+    with pytest.raises(ProofError, match=r"golden batch: got shape \(3, 5, 2\), expected \(3, 2, 2\)"):
+        prove(FakeEngine(INPUTS, horizon=5, quantiles=QUANTILES), card())
+
+
+# -- computing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_a_copy_that_outlives_its_slot() -> None:
+    used = engine(slots=1)
+    first = compute(used, golden_columns(card()), 3)
+    before = first.copy()
+    compute(used, {name: column + 1 for name, column in golden_columns(card()).items()}, 3)
+    np.testing.assert_array_equal(first, before)
+
+
+@pytest.mark.parametrize(("every_slot", "runs"), [(False, 1), (True, 4)])
+def test_every_slot_is_used_if_asked_for(every_slot: bool, runs: int) -> None:  # noqa: FBT001 - a table
+    used = engine(slots=4)
+    compute(used, golden_columns(card()), 3, every_slot=every_slot)
+    assert (len(used.submitted_rows), used.free) == (runs, 4)
+
+
+def test_without_a_free_slot_it_is_an_error() -> None:
+    used = engine(slots=1)
+    used.acquire()
+    with pytest.raises(EngineError, match="no slot is free"):
+        compute(used, golden_columns(card()), 3)
+
+
+@pytest.mark.parametrize("where", ["fail_submit", "fail_collect"])
+@pytest.mark.parametrize("error", [EngineError("broken"), FatalEngineError("lost")])
+def test_a_batch_that_fails_leaves_every_slot_free(where: str, error: EngineError) -> None:
+    used = engine(slots=2)
+    setattr(used, where, [None, error])
+    with pytest.raises(type(error), match=str(error)):
+        compute(used, golden_columns(card()), 3, every_slot=True)
+    assert used.free == 2
+
+
+def test_a_batch_that_never_comes_back_is_an_error_and_its_slot_stays_with_the_engine() -> None:
+    class Lost(FakeEngine):
+        def release(self, slot: Slot) -> None:
+            if self.outstanding:
+                raise ValueError("the engine's until its ticket was collected")
+            super().release(slot)
+
+    used = Lost(INPUTS, horizon=2, quantiles=QUANTILES, asynchronous=True)
+    with pytest.raises(EngineError, match="3 rows weren't computed within 60 s"):
+        compute(used, golden_columns(card()), 3)
+
+
+# -- sizes and time ---------------------------------------------------------------------------------------------------
+
+
+def test_sizes_are_the_profiles_ends_its_usual_size_and_the_batchs_limit() -> None:
+    assert sizes(card(), engine(max_rows=32)) == [1, 4, 32]
+    assert sizes(card(), engine(max_rows=3)) == [1, 3]
+
+
+def test_a_plans_profiles_and_graphs_count_for_its_engine() -> None:
+    profiles = [{"min_rows": 1, "opt_rows": 2, "max_rows": 16}, {"min_rows": 17, "opt_rows": 24, "max_rows": 64}]
+    content = card(**with_plan(profiles=profiles, cuda_graph_rows=[8, 48]))
+    assert sizes(content, engine(max_rows=32, digest=PLAN)) == [1, 2, 8, 16, 17, 24, 32]
+    assert sizes(content, engine(max_rows=32)) == [1, 4, 32]
+
+
+def test_the_plan_is_told_by_the_bytes_that_compute() -> None:
+    content = card(**with_plan())
+    found = plan_of(content, engine(digest=PLAN))
+    assert found is not None
+    assert found.sha256 == PLAN
+    assert plan_of(content, engine()) is None
+
+
+def test_every_size_is_run_in_every_slot_and_a_full_batch_some_times() -> None:
+    used = engine(max_rows=8, slots=3)
+    warm(used, card(), ManualClock())
+    assert used.submitted_rows == [rows for rows in (1, 4, 8) for _ in range(3)] + [8] * TIMED_RUNS
+    assert used.free == 3
+
+
+class Slow(FakeEngine):
+    """Takes the next of `seconds` for each full batch."""
+
+    def __init__(self, clock: ManualClock, *seconds: float) -> None:
+        super().__init__(INPUTS, horizon=2, quantiles=QUANTILES, max_rows=8, slots=1)
+        self._clock = clock
+        self._seconds = list(seconds)
+
+    def submit(self, slot: Slot, rows: int) -> Ticket:
+        if len(self.submitted_rows) >= 3:  # the sizes went before
+            self._clock.advance(self._seconds.pop(0))
+        return super().submit(slot, rows)
+
+
+def test_the_shortest_time_of_a_full_batch_counts() -> None:
+    clock = ManualClock()
+    assert warm(Slow(clock, 0.5, 0.02, 0.5), card(latency_budget_ms=20.5), clock) == pytest.approx(0.02)
+
+
+def test_too_slow_for_the_cards_budget_is_told_with_both_figures() -> None:
+    clock = ManualClock()
+    with pytest.raises(
+        ProofError, match=r"latency: 8 rows took 30\.0 ms \(the best of 3\), the card's budget is 20 ms"
+    ):
+        warm(Slow(clock, 0.03, 0.04, 0.05), card(latency_budget_ms=20.0), clock)
+
+
+def test_without_a_budget_any_time_will_do() -> None:
+    clock = ManualClock()
+    assert warm(Slow(clock, 100.0, 100.0, 100.0), card(), clock) == pytest.approx(100.0)
+
+
+class Mixing(FakeEngine):
+    """Its rows depend on how many there are."""
+
+    def collect(self, ticket: Ticket) -> Any:
+        found = super().collect(ticket)
+        if ticket.rows > 3:
+            found.values[-1] += 1.0
+        return found
+
+
+def test_a_row_that_depends_on_its_neighbours_is_told_with_the_size() -> None:
+    mixing = Mixing(INPUTS, horizon=2, quantiles=QUANTILES)
+    prove(mixing, card())
+    with pytest.raises(ProofError, match="batch of 4 rows: row 3, day 0, quantile 0: got"):
+        warm(mixing, card(), ManualClock())
