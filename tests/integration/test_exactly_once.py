@@ -48,11 +48,11 @@ def test_killed_while_partitions_are_revoked(job: Job) -> None:
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_workers_come_and_go_under_load(job: Job, protocol: str) -> None:
     job.extra = {"input": {"group_protocol": protocol}}
-    sent = iter(range(0, 1_000_000, 1000))
+    sent = iter(range(0, 1_000_000, 100))
 
     def more() -> None:
         start = next(sent)
-        job.send(range(start, start + 1000))
+        job.send(range(start, start + 100))
 
     def working(count: float) -> bool:
         more()
