@@ -207,7 +207,7 @@ def test_a_broker_that_does_not_come_up_says_why_and_leaves_nothing(config: dict
 def test_a_broker_that_is_too_slow_says_so() -> None:
     kafka = EmbeddedKafka(startup_timeout_s=30.0)
     kafka._is_ready = lambda: False  # type: ignore[method-assign]
-    kafka._startup_timeout_s = 4.0
+    kafka._startup_timeout_s = 0.5
     with pytest.raises(ServerError, match="didn't answer on port"), kafka:
         pass
     assert not kafka.directory.exists()
