@@ -191,15 +191,17 @@ class JvmServer(ABC):
     def run_tool(self, what: str, arguments: Sequence[str]) -> None:
         """Run one of the server's own tools to its end, in the same process group.
 
-        Raises `ServerError`, which names `what` and ends with the log, when it fails.
+        Raises `ServerError`, which names `what` and ends with the log, when it fails or takes longer than the server may.
         """
         tool = self._spawn(arguments)
         try:
             code = tool.wait(self._startup_timeout_s)
-        except BaseException:
-            tool.kill()
+        except subprocess.TimeoutExpired:
+            waited = f"{what} didn't end within {self._startup_timeout_s:g} s"
+            raise ServerError(f"{self.name}: {waited}. Its log:\n{self.log_tail()}") from None
+        finally:
+            tool.kill()  # no effect on one that has ended
             tool.wait()
-            raise
         if code:
             raise ServerError(f"{self.name}: {what} ended with code {code}. Its log:\n{self.log_tail()}")
 
