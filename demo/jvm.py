@@ -229,13 +229,17 @@ class JvmServer(ABC):
             raise ServerError(f"{self.name} is closed")
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [str(self._java), f"-Xmx{self.heap}", *self.jvm_options, *arguments],
+                [str(self._java), f"-Xmx{self.heap}", *self._tidy(), *self.jvm_options, *arguments],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=self._guardian.pid,
             )
+
+    def _tidy(self) -> list[str]:
+        """Options that keep a JVM's own files where they are removed: it leaves them in the system's folder when it is killed."""
+        return [f"-Djava.io.tmpdir={self.directory}", "-XX:-UsePerfData"]
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         log_start = self.log_file.stat().st_size
