@@ -24,6 +24,8 @@ demo: $(READY) ## real Kafka, real data, forecasts against what was sold; opens 
 	$(BIN)/python -m demo $(if $(DATA),--data $(DATA)) $(ARGS)
 
 .PHONY: test
+# The tests start hundreds of processes: each of them would compile our modules anew where this variable is set.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY) ## all tests, with at least 90 % of the statements of worker/ and schemas/ run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)

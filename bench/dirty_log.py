@@ -88,6 +88,7 @@ def read(bootstrap_servers: str, topic: str, take: Callable[[bytes | None], bool
             "group.id": f"reader-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,  # so long a broker waits for more before it says that this is the end
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
         }

@@ -191,15 +191,17 @@ class JvmServer(ABC):
     def run_tool(self, what: str, arguments: Sequence[str]) -> None:
         """Run one of the server's own tools to its end, in the same process group.
 
-        Raises `ServerError`, which names `what` and ends with the log, when it fails.
+        Raises `ServerError`, which names `what` and ends with the log, when it fails or takes longer than the server may.
         """
         tool = self._spawn(arguments)
         try:
             code = tool.wait(self._startup_timeout_s)
-        except BaseException:
-            tool.kill()
+        except subprocess.TimeoutExpired:
+            waited = f"{what} didn't end within {self._startup_timeout_s:g} s"
+            raise ServerError(f"{self.name}: {waited}. Its log:\n{self.log_tail()}") from None
+        finally:
+            tool.kill()  # no effect on one that has ended
             tool.wait()
-            raise
         if code:
             raise ServerError(f"{self.name}: {what} ended with code {code}. Its log:\n{self.log_tail()}")
 
@@ -227,13 +229,17 @@ class JvmServer(ABC):
             raise ServerError(f"{self.name} is closed")
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [str(self._java), f"-Xmx{self.heap}", *self.jvm_options, *arguments],
+                [str(self._java), f"-Xmx{self.heap}", *self._tidy(), *self.jvm_options, *arguments],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=self._guardian.pid,
             )
+
+    def _tidy(self) -> list[str]:
+        """Options that keep a JVM's own files where they are removed: it leaves them in the system's folder when it is killed."""
+        return [f"-Djava.io.tmpdir={self.directory}", "-XX:-UsePerfData"]
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         log_start = self.log_file.stat().st_size

@@ -77,6 +77,7 @@ def read_tables(bootstrap_servers: str, topics: Sequence[str], numbers: Sequence
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,  # so long a broker waits for more before it says that this is the end
         }
     )
     try:
@@ -106,6 +107,9 @@ def _latest(
 def _read(reader: Consumer, ends: Mapping[Place, int]) -> list[Message]:
     """By the broker's word that there is no more, not by count: what was aborted or compacted away is never delivered."""
     missing = {place for place, end in ends.items() if end > 0}
+    reader.list_topics(
+        timeout=_TIMEOUT_S
+    )  # a client that doesn't know the leaders yet waits half a second for the offsets
     reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in missing])
     messages: list[Message] = []
     last_s = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from prometheus_client import parser
+
+from demo.jvm import free_ports
 
 HOST: Final = "127.0.0.1"
 _TAIL_CHARS: Final = 3000
@@ -43,13 +44,6 @@ class HistogramSamples:
         return sum(self.counts)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def toml(tables: Mapping[str, Table]) -> str:
     """A TOML document of flat tables. JSON's strings, numbers, booleans and lists of strings are TOML too."""
     lines = []
@@ -67,7 +61,7 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Mapping[str, Table], directory: Path, *, ready_timeout_s: float = 60.0) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._config = directory / "worker.toml"
         self._log = directory / "worker.log"
         self._settings = {**settings, "server": {"host": HOST, "port": self.port}}

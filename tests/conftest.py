@@ -38,7 +38,8 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[EmbeddedKafka]:
     """One broker for the whole session, started when the first test asks. A test that stops it must start it again."""
-    with EmbeddedKafka() as broker:
+    # Whoever waits for a log to be compacted waits for the cleaner's next look; 15 s by default.
+    with EmbeddedKafka(config={"log.cleaner.backoff.ms": "500"}) as broker:
         yield broker
 
 

@@ -130,7 +130,14 @@ class Job:
 
     def committed(self, group: str | None = None) -> dict[int, int]:
         """The committed offsets of the workers' group, or of another one; -1001 where there is none."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group or f"group-{self.source}"})
+        # "read_committed" would wait for the end of a transaction that still holds offsets; it may be a dead worker's.
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": group or f"group-{self.source}",
+                "isolation.level": "read_uncommitted",
+            }
+        )
         try:
             return dict(committed_offsets(consumer, self.source, range(self.partitions)))
         finally:

@@ -205,9 +205,23 @@ def test_a_broker_that_does_not_come_up_says_why_and_leaves_nothing(config: dict
 
 @pytest.mark.kafka
 def test_a_broker_that_is_too_slow_says_so() -> None:
-    kafka = EmbeddedKafka(startup_timeout_s=30.0)
+    kafka = EmbeddedKafka()
+    prepare = kafka._prepare
+
+    def prepare_and_hurry() -> None:
+        prepare()
+        kafka._startup_timeout_s = 0.5
+
+    kafka._prepare = prepare_and_hurry  # type: ignore[method-assign]
     kafka._is_ready = lambda: False  # type: ignore[method-assign]
-    kafka._startup_timeout_s = 4.0
     with pytest.raises(ServerError, match="didn't answer on port"), kafka:
+        pass
+    assert not kafka.directory.exists()
+
+
+@pytest.mark.kafka
+def test_a_tool_that_is_too_slow_says_so() -> None:
+    kafka = EmbeddedKafka(startup_timeout_s=0.0)
+    with pytest.raises(ServerError, match="formatting the storage didn't end within 0 s"), kafka:
         pass
     assert not kafka.directory.exists()

@@ -36,6 +36,7 @@ def test_registers_schemas_and_gives_them_back_by_id(registry: EmbeddedRegistry)
 def test_an_outage_keeps_address_and_ids_and_the_end_leaves_nothing() -> None:
     with EmbeddedRegistry() as registry:
         url, directory = registry.url, registry.directory
+        assert (directory / "vertx-cache").is_dir(), "its temporary files go with it"
         schema_id = register(url, "outage-value")
         registry.stop()
         assert pid_of(registry) is None

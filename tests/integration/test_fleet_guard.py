@@ -17,7 +17,7 @@ from tests.conftest import TopicFactory
 from tests.helpers.store import TestStore
 from tests.helpers.topics import read_all
 from tests.helpers.traffic import POISON, send_traffic, with_histogram
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import slowdown, wait_until
 from tests.helpers.workers import Job, WorkerHandle
 from worker.control import Command, WorkerState, decode_command, decode_state
 from worker.loading import LEAVING_PROBES
@@ -72,6 +72,11 @@ def states(job: Job) -> list[tuple[int, WorkerState]]:
     return [(m.timestamp_ms, decode_state(m.value)) for m in messages if m.value is not None]
 
 
+def newest_served(job: Job) -> str | None:
+    """The version that the newest state names; None before there is one."""
+    return next((state.serving.name for _, state in reversed(states(job))), None)
+
+
 def serves(worker: WorkerHandle, version: str) -> bool:
     found: Any = json.loads(worker.get("/ready")[1] or "{}")
     return bool(found.get("models", {}).get("versions", {}).get(version) == "serving")
@@ -85,7 +90,7 @@ def quarantine_of(job: Job, version: VersionId) -> tuple[int, Command]:
         found[:] = [each for each in commands(job) if each[1].version == version]
         return bool(found)
 
-    wait_until(there, f"{version} is quarantined", 60.0)
+    wait_until(there, f"{version} is quarantined")
     return found[0]
 
 
@@ -99,14 +104,14 @@ def left_after_s(job: Job, since_ms: int, others: set[str]) -> list[float]:
                 when.setdefault(state.worker, at_ms)
         return others <= when.keys()
 
-    wait_until(all_have, f"{others} serve v1", 60.0)
+    wait_until(all_have, f"{others} serve v1")
     return [(when[worker] - since_ms) / 1000 for worker in sorted(others)]
 
 
 def test_what_one_guard_finds_all_leave_within_a_second_and_no_newcomer_serves(
     fleet: Job, store: TestStore, record_property: Callable[[str, object], None]
 ) -> None:
-    sent, seconds, finders = 800, [], []
+    sent, seconds, finders, slow = 800, [], [], [1.0]
     with ExitStack() as team:
         workers = {f"{fleet.source}-w{n}": team.enter_context(fleet.worker(f"w{n}")) for n in range(3)}
         for worker in workers.values():
@@ -116,7 +121,7 @@ def test_what_one_guard_finds_all_leave_within_a_second_and_no_newcomer_serves(
         for version, (rule, wrong) in BAD.items():
             published = store.publish(version, spoil=with_histogram, **wrong)
             for worker in workers.values():
-                wait_until(lambda w=worker, v=version: serves(w, v), f"{version} serves", 60.0)  # type: ignore[misc]
+                wait_until(lambda w=worker, v=version: serves(w, v), f"{version} serves")  # type: ignore[misc]
             send_traffic(fleet, range(sent, sent + ROWS), promo=POISON, partition=0)
             sent += ROWS
             since_ms, command = quarantine_of(fleet, published)
@@ -124,6 +129,7 @@ def test_what_one_guard_finds_all_leave_within_a_second_and_no_newcomer_serves(
             assert command.reason == f"guard:{rule}"
             finders.append(command.by)
             seconds += left_after_s(fleet, since_ms, set(workers) - {command.by})
+            slow.append(slowdown())
         newcomer = team.enter_context(fleet.worker("w3"))
         newcomer.wait_ready()
         send_traffic(fleet, range(sent, sent + 800))
@@ -135,7 +141,7 @@ def test_what_one_guard_finds_all_leave_within_a_second_and_no_newcomer_serves(
         for worker in (*workers.values(), newcomer):
             assert worker.stop() == 0, worker.log
     record_property("left_after_s", seconds)
-    assert median(seconds) <= WITHIN_S
+    assert median(seconds) <= WITHIN_S * max(slow)
     assert max(seconds) <= SLOWEST_S
     assert len(commands(fleet)) == len(BAD)
     assert {state.serving.name for _, state in states(fleet) if state.worker == f"{fleet.source}-w3"} == {"v1"}
@@ -157,6 +163,7 @@ def assert_sound(fleet: Job) -> None:
 def test_killed_while_it_leaves_a_version_it_leaves_it_again(fleet: Job, store: TestStore, point: str) -> None:
     """Killed before the fleet was told, it starts with the bad version, whose backup isn't loaded yet, and finds it again."""
     fleet.extra = {**fleet.extra, "input": {"group_instance_id": "pod-0"}}
+<<<<<<< HEAD
     with fleet.doomed("w", point, hit=1) as worker:
         send_traffic(fleet, range(100))
         fleet.wait_done(fleet.ends())
@@ -170,4 +177,23 @@ def test_killed_while_it_leaves_a_version_it_leaves_it_again(fleet: Job, store: 
         assert quarantine_of(fleet, published)[1].reason == "guard:fault_share"
         wait_until(lambda: serves(worker, "v1"), "v1 serves")
         assert worker.stop() == 0, worker.log
+=======
+    sent = 0
+    for number, point in enumerate(LEAVING_PROBES):
+        name = f"bad{number}"
+        with fleet.doomed("w", point, hit=1) as worker:
+            send_traffic(fleet, range(sent, sent + 100))
+            fleet.wait_done(fleet.ends())
+            published = store.publish(name, spoil=with_histogram, nan_below=-float(number))
+            wait_until(lambda v=name: newest_served(fleet) == v, f"{name} serves")  # type: ignore[misc]
+            send_traffic(fleet, range(sent + 100, sent + 300), promo=POISON, partition=0)
+            assert worker.wait_end() == -signal.SIGKILL, f"{point}: {worker.log}"
+        with fleet.worker("w") as worker:
+            worker.wait_ready()
+            fleet.wait_done(fleet.ends())
+            assert quarantine_of(fleet, published)[1].reason == "guard:fault_share"
+            wait_until(lambda w=worker: serves(w, "v1"), f"v1 serves after {point}")  # type: ignore[misc]
+            assert worker.stop() == 0, worker.log
+        sent += 300
+>>>>>>> wip-testtime
     assert_sound(fleet)

@@ -33,7 +33,7 @@ def test_the_worker_says_how_fresh_its_keys_are_and_skips_what_an_outage_made_ol
     assert play(3) == 3 * SERIES
     with job.worker("w") as worker:
         job.wait_done(job.ends())
-        wait_until(lambda: worker.metric("forecast_worker_keys_known") == SERIES, "all keys are known", 30.0)
+        wait_until(lambda: worker.metric("forecast_worker_keys_known") == SERIES, "all keys are known")
         assert worker.metric("forecast_worker_keys_fresh_ratio") == 1.0
         assert worker.metric("forecast_worker_superseded_total") > 0
         assert worker.stop() == 0, worker.log

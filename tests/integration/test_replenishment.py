@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +14,18 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from demo import table_reader
 from demo.order_desk import Proposal, Stock
 from demo.order_policy import Policy
 from demo.replenishment import Replenisher, Wiring
 from demo.replenishment_wire import proposal_of, stock_value
 from demo.single_object import SingleObject
-from demo.table_reader import TableError, read_tables
+from demo.table_reader import TableError, _read, read_tables
 from schemas.load import load_schema
 from tests.conftest import TopicFactory
 from tests.helpers.child import Child
 from tests.helpers.topics import Stored, produce, read_all
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import SLOW_S, wait_until
 
 TODAY = 18_000
 PARTITIONS = 2
@@ -238,7 +238,7 @@ def test_who_is_killed_again_and_again_proposes_each_change_once(shop: Shop) -> 
         assert all(a != b for a, b in itertools.pairwise(quantities)), quantities
 
 
-def test_an_open_transaction_on_its_own_topic_is_waited_for(shop: Shop) -> None:
+def test_an_open_transaction_on_its_own_topic_is_waited_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another instance's proposal that is being committed while the partition changes hands must not be proposed again."""
     servers, wiring = shop.wiring.bootstrap_servers, shop.wiring
     other = Producer({"bootstrap.servers": servers, "transactional.id": f"other-{wiring.proposals}"})
@@ -246,18 +246,24 @@ def test_an_open_transaction_on_its_own_topic_is_waited_for(shop: Shop) -> None:
     other.begin_transaction()
     other.produce(wiring.proposals, key=b"k", value=b"v", partition=0)
     other.flush(30.0)
-    committed_s: list[float] = []
+    reading = threading.Event()
+
+    def read(*arguments: Any) -> Any:
+        reading.set()
+        return _read(*arguments)
 
     def commit() -> None:
-        time.sleep(1.0)
-        other.commit_transaction(30.0)
-        committed_s.append(time.monotonic())
+        if reading.wait(SLOW_S):
+            other.commit_transaction(30.0)
 
+    monkeypatch.setattr(table_reader, "_read", read)
     thread = threading.Thread(target=commit)
     thread.start()
-    tables = read_tables(servers, wiring.tables, [0, 1], own=wiring.proposals)
-    thread.join()
-    assert committed_s
+    try:
+        tables = read_tables(servers, wiring.tables, [0, 1], own=wiring.proposals)
+    finally:
+        reading.set()
+        thread.join()
     assert [message.value() for message in tables.messages] == [b"v"]
 
 

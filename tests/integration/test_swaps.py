@@ -47,7 +47,7 @@ def fleet(job: Job, store: TestStore, topics: TopicFactory) -> Job:
     return job
 
 
-def sender(job: Job, size: int = 500) -> Iterator[None]:
+def sender(job: Job, size: int = 50) -> Iterator[None]:
     """Sends more events each time it is asked for the next."""
     for start in itertools.count(0, size):
         job.send(range(start, start + size))
