@@ -18,6 +18,8 @@ from worker.version_choice import VersionId
 
 MAX_SAMPLE_ROWS = 1024
 """Rows of a batch that are copied for a comparison: well under a millisecond of the loop's time."""
+QUARANTINED = "quarantined"
+"""The `fallback_reason` of what a backup makes after the fleet's quarantine. One word for all: each is a metric's label."""
 
 
 class EngineSlot:
@@ -182,12 +184,12 @@ class EngineSlot:
             self._held = None
             return None
         reason = f"version {version} was quarantined: {reason}"
-        if self._next(reason, told=True) is None:
+        if self._next(reason, told=True, short=QUARANTINED) is None:
             self._held = f"{reason}; no other version can serve: release it, or publish another one"
             self._handover.inbox.put(Left(version=version, now=None, reason=reason, told=True, held=True))
         return reason
 
-    def _next(self, reason: str, *, told: bool) -> Engine | None:
+    def _next(self, reason: str, *, told: bool, short: str | None = None) -> Engine | None:
         if self._backup is None:
             return None
         version = self._version(self._serving)
@@ -195,7 +197,7 @@ class EngineSlot:
         self._serving, self._backup = self._backup, None
         if self._last_resort is not self._serving:
             self._backup = self._last_resort
-        self._rolled_back, self._held = reason, None
+        self._rolled_back, self._held = short or reason, None
         self._rollbacks += 1
         if version is not None:
             now = self._version(self._serving)

@@ -16,6 +16,7 @@ from schemas.engine_card import EngineCard
 from worker.contract import FORECAST, Tensor, check_output, inputs_of
 from worker.engine import EngineSpec, Forecasts, Slot, Ticket
 from worker.errors import ContractError, EngineError
+from worker.memory_return import give_back
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -140,6 +141,7 @@ class OnnxEngine:
         """See `Engine.close`."""
         self._session = None
         self._results.clear()
+        give_back()
 
     def _require_taken(self, slot: Slot) -> None:
         """Raise `ValueError` unless the slot is the caller's."""

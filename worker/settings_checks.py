@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from worker.settings_guard import GuardSettings
 from worker.settings_model import (
     BatchingSettings,
     DeliverySettings,
@@ -181,6 +182,15 @@ def _delivery(delivery: DeliverySettings) -> Iterator[str]:
         )
 
 
+def _hold(guard: GuardSettings, delivery: DeliverySettings) -> Iterator[str]:
+    bound_s = delivery.transaction_timeout_s - delivery.revoke_budget_s - delivery.commit_interval_s
+    if guard.hold_s >= bound_s > 0:
+        yield (
+            f"guard.hold_s: got {guard.hold_s}, expected less than delivery.transaction_timeout_s - revoke_budget_s - "
+            f"commit_interval_s = {bound_s:g}; lower it, or raise delivery.transaction_timeout_s"
+        )
+
+
 def _oldest_row(batching: BatchingSettings, delivery: DeliverySettings) -> Iterator[str]:
     bound_s = delivery.transaction_timeout_s - delivery.revoke_budget_s
     if batching.max_wait_s >= bound_s > 0:
@@ -216,6 +226,7 @@ CHECKS: tuple[Check, ...] = (
     Check((BatchingSettings, EngineSettings), _batch),
     Check((BatchingSettings,), _waits),
     Check((DeliverySettings,), _delivery),
+    Check((GuardSettings, DeliverySettings), _hold),
     Check((BatchingSettings, DeliverySettings), _oldest_row),
     Check((ReplaySettings, DeliverySettings), _replay),
     Check((DeliverySettings, ShutdownSettings), _stop),
