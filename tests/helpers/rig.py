@@ -190,6 +190,7 @@ class Rig:
             routing=lambda: self.routing,
             tallies=tallies,
             commit_interval_s=0.5,
+            hold_s=self.limits.hold_s,
             transaction_s=15.0,
             clock=self.clock,
             wall_clock_ms=lambda: int(self.clock() * 1000),

@@ -1,5 +1,7 @@
 from tests.helpers.engines import FakeEngine
-from worker.hotswap import EngineSlot
+from worker.handover import Fitted, Handover
+from worker.hotswap import QUARANTINED, EngineSlot
+from worker.version_choice import VersionId
 
 
 def test_serves_the_engine_it_was_given_and_closes_it_more_than_once() -> None:
@@ -23,3 +25,15 @@ def test_the_backup_takes_over_once_and_the_old_engine_stays_open_until_the_end(
     assert [engine.closed for engine in (first, second)] == [False, False]  # batches may hold the first one's slots
     slot.close()
     assert [engine.closed for engine in (first, second)] == [True, True]
+
+
+def test_a_quarantine_is_one_word_in_forecasts_whatever_its_reason_says() -> None:
+    first, second = FakeEngine({"sales": 2}), FakeEngine({"sales": 2})
+    bad, good = VersionId("2", "dd"), VersionId("1", "ee")
+    handover = Handover()
+    slot = EngineSlot(first, second, handover=handover, versions=[Fitted(first, bad), Fitted(second, good)])
+    handover.quarantined = {bad: "orders doubled"}
+    why = slot.turn_over(lambda _: False)
+    assert why is not None
+    assert "orders doubled" in why
+    assert (slot.serving, slot.rolled_back) == (second, QUARANTINED)
