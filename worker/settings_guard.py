@@ -40,12 +40,6 @@ class GuardSettings(Section):
         ge=1,
         description="the limits below hold from so many rows in the window; over n rows they are wider by sqrt(full_rows / n)",
     )
-    hold_s: float = Field(
-        default=2.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="after a change of version, commits wait for `full_rows` rows to judge it by, but not longer than this, seconds",
-    )
     drift_index: float = Field(
         default=0.4,
         gt=0,

@@ -14,7 +14,7 @@ from worker.version_choice import VersionId
 
 FIRST, SECOND = "fa" * 32, "dd" * 32
 HOLD_S = 2.0
-LIMITS = GuardSettings(least_rows=8, full_rows=8, window_rows=32, hold_s=HOLD_S)
+LIMITS = GuardSettings(least_rows=8, full_rows=8, window_rows=32)
 
 
 def reference() -> Reference:
@@ -29,7 +29,9 @@ class Swapped:
 
     def __init__(self, *, scale: float = 1.0, judged: bool = True) -> None:
         known = reference() if judged else Reference()
-        self.rig = Rig(MemoryBroker(1), engine_class=FaultyEngine, limits=LIMITS, references={FIRST: known})
+        self.rig = Rig(
+            MemoryBroker(1), engine_class=FaultyEngine, limits=LIMITS, hold_s=HOLD_S, references={FIRST: known}
+        )
         self.rig.source.assign(0)
         self._sent = 0
         self.send(8)
