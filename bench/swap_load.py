@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bench.job import ROOT, ContenderError
 from bench.machine import load_average, machine
 from bench.spread import spread
-from bench.swap_job import Feed, Place, ready
+from bench.swap_job import Feed, Place, ready, wait_for
 from bench.swap_models import versions_of
 from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
 from demo.kafka import EmbeddedKafka
@@ -49,9 +49,10 @@ LIMIT = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One stretch of the run, monotonic seconds. swaps: in it."""
+    """One stretch of the run, monotonic seconds. swaps: in it; late: of these, not done within their time, and waited for."""
 
     swaps: int
+    late: int
     began_s: float
     ended_s: float
     load: float
@@ -80,19 +81,27 @@ def lag(worker: WorkerHandle) -> int:
     return int(sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("forecast_worker_lag_records{")))
 
 
+def serves(worker: WorkerHandle, name: str) -> bool:
+    """Whether version `name` serves. Raises `ContenderError` if it was refused."""
+    found = ready(worker)
+    if name in found.get("refused", {}):
+        raise ContenderError(f"{name} was refused: {found['refused'][name]}")
+    return bool(found.get("versions", {}).get(name) == "serving")
+
+
 def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds: float) -> Block:
     """`seconds` with so many swaps, evenly spread. Raises `ContenderError` if a version doesn't come to serve, or events run out."""
-    began_s, load = time.monotonic(), load_average()
+    began_s, load, late = time.monotonic(), load_average(), 0
     for number in range(swaps):
         name = publishing.next()
         time.sleep(max(0.0, began_s + (number + 1) * seconds / swaps - time.monotonic()))
-        if ready(worker)["versions"].get(name) != "serving":
-            raise ContenderError(f"{name} doesn't serve {seconds / swaps:g} s after it was published: {ready(worker)}")
+        late += not serves(worker, name)
+        wait_for(f"{name} serves", lambda: serves(worker, name))  # noqa: B023
     time.sleep(max(0.0, began_s + seconds - time.monotonic()))
     ended_s, left = time.monotonic(), lag(worker)
     if not left:
         raise ContenderError("the worker ran out of events")
-    return Block(swaps=swaps, began_s=began_s, ended_s=ended_s, load=load, lag_at_end=left)
+    return Block(swaps=swaps, late=late, began_s=began_s, ended_s=ended_s, load=load, lag_at_end=left)
 
 
 def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[str, object]) -> dict[str, object]:
@@ -125,7 +134,13 @@ def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[s
         if worker.stop() != 0:
             raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")
     return {
-        "swaps": {"asked": each * pairs, "served": served, "refused": refused, "every_s": EVERY_S},
+        "swaps": {
+            "asked": each * pairs,
+            "served": served,
+            "refused": refused,
+            "every_s": EVERY_S,
+            "late": sum(block.late for block in blocks),
+        },
         "rows_per_s_before": rate_per_s,
         "seconds_per_load_phase": loads,
         **judged(np.load(steps), blocks),
