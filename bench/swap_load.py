@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,7 @@ def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds:
     return Block(swaps=swaps, late=late, began_s=began_s, ended_s=ended_s, load=load, lag_at_end=left)
 
 
-def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[str, object]) -> dict[str, object]:
+def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
     """The whole run. The result as it is written, but for the machine."""
     publishing, feed = Publishing(store=place.store), Feed(place.servers, place.features)
     publishing.next()
@@ -186,20 +187,17 @@ def quantiles(seconds: NDArray[np.float64]) -> dict[str, float]:
 
 
 def checked(place: Place, published: Sequence[VersionId]) -> dict[str, object]:
-    """The whole output topic. Raises `ContenderError` if anything is lost, doubled, or by what wasn't published so."""
+    """The whole output topic. problems: what is lost, doubled, out of order, or by what wasn't published so; empty if nothing."""
     committed = place.committed()
     found = read_forecasts(place.servers, place.forecasts)
     runs, names = found.runs(), [version.name for version in published]
     problems = problems_of_outcomes(found.offsets, committed) + problems_of_runs(runs, names)
     strange = found.versions.keys() - {(version.name, version.digest) for version in published}
     problems += [f"{name} ({digest}) wasn't published" for name, digest in sorted(strange)]
-    if problems:
-        raise ContenderError("\n".join(problems[:10]))
     return {
         "events": sum(committed.values()),
         "forecasts": found.rows,
-        "lost": 0,
-        "doubled": 0,
+        "problems": problems,
         "versions": len(found.versions),
         "changes_per_partition": {str(partition): len(run) - 1 for partition, run in runs.items()},
         "partitions_without_a_version": silent(runs, names),
@@ -208,7 +206,7 @@ def checked(place: Place, published: Sequence[VersionId]) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write `RESULT`; 1 if a swap disturbs the loop more than it may."""
+    """Measure, print, write `RESULT`; 1 if a swap disturbs the loop more than it may, or a forecast is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench swap-load", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--swaps", type=int, default=SWAPS, help="in all (default %(default)s)")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of blocks, with and without (default %(default)s)")
@@ -227,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {"machine": machine(HEAP, JVM_OPTIONS), "model": given.model.name, "batch_rows": given.rows, **found}
     given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in result.items() if key != "blocks"}, indent=1))
-    return 0 if found["met"] else 1
+    return 0 if found["met"] and not found["topic"]["problems"] else 1
 
 
 if __name__ == "__main__":
