@@ -17,7 +17,7 @@ from bench.job import ContenderError
 from bench.workload import events, write_schema
 from demo.events import Event
 from demo.kafka import EmbeddedKafka
-from demo.worker_process import free_port, toml
+from demo.worker_process import toml
 from tests.helpers.store import TestStore
 from tests.helpers.workers import WorkerHandle
 
@@ -64,7 +64,6 @@ class Place:
 
     def worker(self, steps: Path | None = None, **sections: Mapping[str, object]) -> WorkerHandle:
         """A worker on this place; `sections` are laid over the settings. steps: see `swap_worker`."""
-        port = free_port()
         tables: dict[str, dict[str, object]] = {
             "kafka": {"bootstrap.servers": self.servers},
             "kafka.consumer": {"max.partition.fetch.bytes": FETCH_BYTES},
@@ -75,15 +74,15 @@ class Place:
             "models": {"interval_s": 0.5, "headroom_bytes": 0},
             "batching": {"coalesce": False},
             "delivery": {"transactional_id": self.name},
-            "log": {"level": "warning", "format": "text"},
-            "server": {"host": "127.0.0.1", "port": port},
+            "log": {"format": "text"},
+            "server": {"host": "127.0.0.1", "port": 0},
         }
         for section, values in sections.items():
             tables.setdefault(section, {}).update(values)
         config = self.directory / "worker.toml"
         config.write_text(toml(tables), encoding="utf-8")
         command = [sys.executable, "-m", "bench.swap_worker", str(steps or "-"), "run", "--config", str(config)]
-        return WorkerHandle(command, self.directory / "worker.log", port)
+        return WorkerHandle(command, self.directory / "worker.log")
 
     def committed(self) -> dict[int, int]:
         """The group's positions; 0 where it has none."""
