@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from demo.series import SeriesSet
-from engine_build.precision import write_int8
+from engine_build.precision import Workpiece, write_int8
 from schemas.engine_card import CARD_NAME, load_card
 from worker.engine import EngineSpec
 from worker.guard_reference import Reference, reference_of
@@ -126,7 +126,8 @@ def broken_int8(folder: Path, samples: Inputs) -> Iterator[tuple[str, Model]]:
     """The model in `folder` as INT8, with calibrated scales and with broken ones."""
     with TemporaryDirectory() as scratch:
         whole = Path(scratch) / "int8.onnx"
-        write_int8(folder / "model.onnx", whole, {name: values[:CALIBRATION_ROWS] for name, values in samples.items()})
+        columns = {name: values[:CALIBRATION_ROWS] for name, values in samples.items()}
+        write_int8(Workpiece(folder / "model.onnx", columns), whole)
         yield "INT8", Model.load(folder, whole)
         for factor in SCALE_FACTORS:
             path = Path(scratch) / f"{factor}.onnx"
