@@ -1,4 +1,4 @@
-"""`python -m bench [throughput|engine-build|memory|latency|profile|guard|replay|precision|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
+"""`python -m bench [throughput|engine-build|memory|latency|profile|guard|replay|precision|swaps|swap-load|tensorrt|events|freshretailnet|report]`; throughput if nothing is named."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bench import (
     profile_worker,
     replay,
     report,
+    swap_load,
+    swaps,
     tensorrt,
     throughput,
 )
@@ -27,6 +29,8 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "profile": profile_worker.main,
     "precision": precision.main,
     "guard": guard.main,
+    "swaps": swaps.main,
+    "swap-load": swap_load.main,
     "tensorrt": tensorrt.main,
     "events": event_file.main,
     "freshretailnet": freshretailnet.main,

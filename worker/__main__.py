@@ -26,6 +26,7 @@ from worker.errors import ConfigurationError, ForecastWorkerError
 from worker.health import start_server
 from worker.logs import configure_logs, kafka_logger
 from worker.loop import Worker
+from worker.memory_return import limit_arenas
 from worker.preflight import Cluster
 from worker.replay_command import replay
 from worker.settings import Settings, load_settings
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, _: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT, then drain."""
+    limit_arenas()
     with stop_signals() as stop:
         log.info("effective settings", settings=settings.redacted())
         with assembled(settings) as worker, _serving(settings, worker):

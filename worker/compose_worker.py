@@ -145,6 +145,7 @@ def _pipeline(  # noqa: PLR0913 - everything is injected
         wall_clock_ms=wall_clock_ms,
         probe=probe,
         freshness=Freshness(window_s=settings.freshness.window_s, max_keys=settings.freshness.max_keys),
+        hold_s=settings.models.hold_s,
     )
 
 

@@ -80,6 +80,10 @@ class Forecasting:
         """Whether nothing that `engine` computed may be committed any more."""
         return self._takeover.distrusts(engine)
 
+    def is_unsure_of(self, engine: Engine) -> bool:
+        """Whether `engine` computes since so few rows that the guard can't tell yet whether they are as usual."""
+        return engine is self.engine and self._guard.is_unsure_of(engine.spec)
+
     def tend(self, flights: Sequence[Flight]) -> None:
         """Between batches: see whether a device that ran out of memory computes again. Raises `FatalEngineError`."""
         self._takeover.tend(flights)

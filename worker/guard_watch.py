@@ -22,7 +22,7 @@ from worker.guard_window import REFERENCE_ROWS, Window, sample, stability_index
 from worker.settings_guard import GuardSettings
 
 BEYOND_USUAL = 1.5
-"""The drift index may be so many times what the card says was the most on its reference days: few series that share their
+"""The drift and jump indices may be so many times what the card says was the most on its reference days: few series that share their
 holidays move together, and a window of them is never far from the next."""
 
 
@@ -63,6 +63,7 @@ class Guard:
         self._engine: EngineSpec | None = None
         self._window = Window(limits.window_rows)
         self._before: NDArray[np.int64] | None = None
+        self._new = False
         self._slow: deque[bool] = deque(maxlen=limits.latency_batches)
         self._replaced: deque[tuple[int, int]] = deque()
 
@@ -102,6 +103,8 @@ class Guard:
         edges = EDGES if reference.edges is None else reference.edges
         self._window.add(sample(middle, history, edges, self._limits.least_mean))
         over = next((figure for figure in self.figures() if figure.got > figure.allowed), None)
+        if self._window.rows >= self._limits.full_rows:
+            self._new = False
         if self._window.rows >= self._limits.window_rows:
             self._before = None  # judged over a full window; from here on seasons would count as jumps
         if over is None:
@@ -110,6 +113,13 @@ class Guard:
         return Trip(
             over.rule, f"{over.what} {over.got:.3f} over the last {rows} rows, expected at most {over.allowed:.3f}"
         )
+
+    def is_unsure_of(self, spec: EngineSpec) -> bool:
+        """Whether `spec` took over from another version, and too few of its rows were seen to say that they are as usual.
+
+        False where nothing says what is usual.
+        """
+        return self._new and self._engine is spec and self.reference(spec).mean_of is not None
 
     def figures(self) -> list[Figure]:
         """Every figure of the window as it is now; empty while it has too few rows."""
@@ -162,11 +172,14 @@ class Guard:
             return
         known = self._engine is not None and self._window.rows >= self._limits.least_rows
         if self._engine is None or self._engine.digest != spec.digest:
+            new = self._engine is not None
             self._start(before=self._window.bins.copy() if known else None)
+            self._new = new
         self._engine = spec
 
     def _start(self, *, before: NDArray[np.int64] | None) -> None:
         self._before = before
+        self._new = False
         self._window = Window(self._limits.window_rows)
         self._slow.clear()
         self._replaced.clear()
@@ -196,7 +209,8 @@ class Guard:
             yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
-            yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
+            limit = max(limits.jump_index, BEYOND_USUAL * known.usual_index)
+            yield Figure(Rule.JUMP, "stability index against the version before", index, limit)
 
 
 _UNKNOWN = Reference()

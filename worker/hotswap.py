@@ -19,7 +19,8 @@ from worker.version_choice import VersionId
 MAX_SAMPLE_ROWS = 1024
 """Rows of a batch that are copied for a comparison: well under a millisecond of the loop's time."""
 QUARANTINED = "quarantined"
-"""What a forecast says that the backup made because the fleet quarantined the version before it."""
+"""What a forecast says that the backup made because the fleet quarantined the version before it. One word for all reasons: it is
+a metric's label."""
 NOTHING_ELSE = "no other version can serve: release it, or publish another one"
 
 

@@ -17,6 +17,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 NICE = 10
+"""Added to the priority that the process has."""
+LOWEST = 19
 
 
 def at_low_priority(work: Callable[[], T]) -> T:
@@ -27,7 +29,7 @@ def at_low_priority(work: Callable[[], T]) -> T:
     def run() -> None:
         if sys.platform == "linux":
             with suppress(OSError):  # a lower one may be in force already
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+                os.setpriority(os.PRIO_PROCESS, 0, min(LOWEST, os.getpriority(os.PRIO_PROCESS, 0) + NICE))
         try:
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
@@ -37,5 +39,8 @@ def at_low_priority(work: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     if errors:
-        raise errors[0]
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # its traceback holds this frame: they, and what the frames hold, would wait for the collector
     return results[0]

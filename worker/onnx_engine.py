@@ -17,6 +17,7 @@ from worker.contract import FORECAST, Tensor, spec_of
 from worker.engine import EngineSpec, Forecasts, Slot, Ticket
 from worker.engine_slots import Slots
 from worker.errors import ContractError, EngineError
+from worker.memory_return import give_back
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -120,6 +121,7 @@ class OnnxEngine:
         self._session = None
         self._slots.clear()
         self._results.clear()
+        give_back()
 
 
 def _slot(index: int, spec: EngineSpec) -> Slot:

@@ -64,6 +64,7 @@ class Pipeline:
         commit_interval_s: how long outputs wait for their commit at most, from the first one on.
         transaction_s: budget of each blocking call to Kafka.
         freshness: is told which keys were served.
+        hold_s: how much longer they wait while the guard is unsure of a new version that made some of them.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
@@ -82,6 +83,7 @@ class Pipeline:
         wall_clock_ms: Callable[[], int],
         probe: Probe = lambda _: None,
         freshness: Freshness | None = None,
+        hold_s: float = 0.0,
     ) -> None:
         self._freshness = freshness or Freshness(window_s=1.0, max_keys=0)
         self._batcher = batcher
@@ -94,6 +96,7 @@ class Pipeline:
         self._routing: Routing | None = None
         self._tallies = tallies
         self._commit_interval_s = commit_interval_s
+        self._hold_s = hold_s
         self._transaction_s = transaction_s
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
@@ -118,6 +121,8 @@ class Pipeline:
     @property
     def commit_due_s(self) -> float:
         """When the open transaction is to be committed; infinite while there is none."""
+        if self._hold_s and any(self._forecasting.is_unsure_of(engine) for engine in self._uncommitted_by):
+            return self._commit_due_s + self._hold_s
         return self._commit_due_s
 
     @property
@@ -205,7 +210,7 @@ class Pipeline:
 
     def commit_if_due(self) -> None:
         """Commit at the end of the interval. What was gathered is cut first: the engine computes while the commit waits."""
-        if self._clock() >= self._commit_due_s:
+        if self._clock() >= self.commit_due_s:
             self.submit(CutReason.COMMIT)
             self._commit()
 

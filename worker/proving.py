@@ -18,6 +18,8 @@ from worker.errors import EngineError
 
 TIMED_RUNS = 3
 """A full batch is timed so often, and the shortest counts: the others may have waited for a busy processor."""
+TIMED_RUNS_AT_MOST = 24
+"""So often if it is over the budget: a version that is too slow always is, on a busy processor a fast one is most of the time."""
 WAIT_S = 60.0
 """A batch that isn't back after so long is not coming."""
 
@@ -56,11 +58,13 @@ def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
         _compare(compute(engine, tiled, rows, every_slot=True), places, engine, card, f"batch of {rows} rows")
     places = np.arange(engine.spec.max_rows) % golden_rows
     full = {name: column[places] for name, column in columns.items()}
-    best_s = min(_timed(engine, full, clock) for _ in range(TIMED_RUNS))
-    budget_ms = card.latency_budget_ms
-    if budget_ms is not None and best_s * 1000 > budget_ms:
+    budget_ms = float("inf") if card.latency_budget_ms is None else card.latency_budget_ms
+    best_s, runs = float("inf"), 0
+    while runs < TIMED_RUNS or (best_s * 1000 > budget_ms and runs < TIMED_RUNS_AT_MOST):
+        best_s, runs = min(best_s, _timed(engine, full, clock)), runs + 1
+    if best_s * 1000 > budget_ms:
         raise ProofError(
-            f"latency: {engine.spec.max_rows} rows took {best_s * 1000:.1f} ms (the best of {TIMED_RUNS}), "
+            f"latency: {engine.spec.max_rows} rows took {best_s * 1000:.1f} ms (the best of {runs}), "
             f"the card's budget is {budget_ms:g} ms"
         )
     return best_s

@@ -22,6 +22,7 @@ from worker.settings_model import (
 )
 from worker.settings_replay import ReplaySettings
 from worker.settings_section import Section
+from worker.settings_versions import ModelsSettings
 
 OWNED: Mapping[str, str] = {
     "group.id": "set input.group_id instead",
@@ -181,6 +182,15 @@ def _delivery(delivery: DeliverySettings) -> Iterator[str]:
         )
 
 
+def _hold(models: ModelsSettings, delivery: DeliverySettings) -> Iterator[str]:
+    bound_s = delivery.transaction_timeout_s - delivery.revoke_budget_s - delivery.commit_interval_s
+    if models.hold_s >= bound_s > 0:
+        yield (
+            f"models.hold_s: got {models.hold_s}, expected less than delivery.transaction_timeout_s - revoke_budget_s - "
+            f"commit_interval_s = {bound_s:g}; lower it, or raise delivery.transaction_timeout_s"
+        )
+
+
 def _oldest_row(batching: BatchingSettings, delivery: DeliverySettings) -> Iterator[str]:
     bound_s = delivery.transaction_timeout_s - delivery.revoke_budget_s
     if batching.max_wait_s >= bound_s > 0:
@@ -216,6 +226,7 @@ CHECKS: tuple[Check, ...] = (
     Check((BatchingSettings, EngineSettings), _batch),
     Check((BatchingSettings,), _waits),
     Check((DeliverySettings,), _delivery),
+    Check((ModelsSettings, DeliverySettings), _hold),
     Check((BatchingSettings, DeliverySettings), _oldest_row),
     Check((ReplaySettings, DeliverySettings), _replay),
     Check((DeliverySettings, ShutdownSettings), _stop),

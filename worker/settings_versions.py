@@ -24,6 +24,13 @@ class ModelsSettings(Section):
     keep_backup: bool = Field(
         default=True, description="keep the version before the serving one loaded, while memory allows"
     )
+    hold_s: float = Field(
+        default=2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="after a change of version, commits wait until the guard has seen `guard.full_rows` rows of the new one, but "
+        "not longer than this, seconds",
+    )
     headroom_bytes: int = Field(
         default=256 << 20,
         ge=0,

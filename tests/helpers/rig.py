@@ -97,6 +97,7 @@ class Rig:
     limits: GuardSettings = field(default_factory=GuardSettings)
     slot_class: type[EngineSlot] = EngineSlot
     live: bool = True
+    hold_s: float = 0.0
     references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,6 +193,7 @@ class Rig:
             routing=lambda: self.routing,
             tallies=tallies,
             commit_interval_s=0.5,
+            hold_s=self.hold_s,
             transaction_s=15.0,
             clock=self.clock,
             wall_clock_ms=lambda: int(self.clock() * 1000),

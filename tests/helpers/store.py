@@ -25,6 +25,7 @@ class TestStore:
 
     folder: Path
     options: dict[str, Any] = field(default_factory=dict)
+    make: Callable[..., Path] = tiny_model
     _published: int = 0
 
     def __post_init__(self) -> None:
@@ -38,9 +39,9 @@ class TestStore:
         spoil: Callable[[Path], None] = lambda _: None,
         **options: Any,
     ) -> VersionId:
-        """Publish version `name`; `spoil` may break its folder before it is renamed; `options` go to `tiny_model`."""
+        """Publish version `name`; `spoil` may break its folder before it is renamed; `options` go to `make`."""
         aside = self.folder / f".{name}.part"
-        tiny_model(aside, version=name, **{**self.options, **options})
+        self.make(aside, version=name, **{**self.options, **options})
         _distinct(aside, name)
         spoil(aside)
         self._published += 1

@@ -163,7 +163,6 @@ def assert_sound(fleet: Job) -> None:
 def test_killed_while_it_leaves_a_version_it_leaves_it_again(fleet: Job, store: TestStore, point: str) -> None:
     """Killed before the fleet was told, it starts with the bad version, whose backup isn't loaded yet, and finds it again."""
     fleet.extra = {**fleet.extra, "input": {"group_instance_id": "pod-0"}}
-<<<<<<< HEAD
     with fleet.doomed("w", point, hit=1) as worker:
         send_traffic(fleet, range(100))
         fleet.wait_done(fleet.ends())
@@ -177,23 +176,4 @@ def test_killed_while_it_leaves_a_version_it_leaves_it_again(fleet: Job, store: 
         assert quarantine_of(fleet, published)[1].reason == "guard:fault_share"
         wait_until(lambda: serves(worker, "v1"), "v1 serves")
         assert worker.stop() == 0, worker.log
-=======
-    sent = 0
-    for number, point in enumerate(LEAVING_PROBES):
-        name = f"bad{number}"
-        with fleet.doomed("w", point, hit=1) as worker:
-            send_traffic(fleet, range(sent, sent + 100))
-            fleet.wait_done(fleet.ends())
-            published = store.publish(name, spoil=with_histogram, nan_below=-float(number))
-            wait_until(lambda v=name: newest_served(fleet) == v, f"{name} serves")  # type: ignore[misc]
-            send_traffic(fleet, range(sent + 100, sent + 300), promo=POISON, partition=0)
-            assert worker.wait_end() == -signal.SIGKILL, f"{point}: {worker.log}"
-        with fleet.worker("w") as worker:
-            worker.wait_ready()
-            fleet.wait_done(fleet.ends())
-            assert quarantine_of(fleet, published)[1].reason == "guard:fault_share"
-            wait_until(lambda w=worker: serves(w, "v1"), f"v1 serves after {point}")  # type: ignore[misc]
-            assert worker.stop() == 0, worker.log
-        sent += 300
->>>>>>> wip-testtime
     assert_sound(fleet)

@@ -167,6 +167,39 @@ def test_a_new_version_is_held_against_the_one_before_until_its_window_is_full()
     assert all(settled.watch(OTHER, *batch(100, scale=1.5)) is None for _ in range(4))  # a season, not a swap
 
 
+def test_the_jump_may_be_as_large_as_windows_usually_differ() -> None:
+    loose = GuardSettings(window_rows=400, least_rows=50, full_rows=100, drift_index=99.0, shift=9.0)
+    found = []
+    for usual in (0.0, 2.0):
+        watching = guard(loose, replace(REFERENCE, usual_index=usual))
+        shown(watching, times=4)
+        watching.watch(OTHER, *batch(100))
+        found += [figure.allowed for figure in watching.figures() if figure.rule is Rule.JUMP]
+    assert found == [loose.jump_index, BEYOND_USUAL * 2.0]
+
+
+def test_it_is_unsure_of_a_new_version_until_it_has_seen_enough_rows_of_it() -> None:
+    watching = guard()
+    shown(watching, rows=10)
+    assert not watching.is_unsure_of(SPEC)  # the first one: nothing was before it
+    watching.watch(OTHER, *batch(99))
+    assert (watching.is_unsure_of(OTHER), watching.is_unsure_of(SPEC)) == (True, False)
+    watching.watch(OTHER, *batch(1))
+    assert not watching.is_unsure_of(OTHER)
+    watching.watch(SPEC, *batch(1))
+    assert watching.is_unsure_of(SPEC)
+    watching.rolled_back()
+    watching.watch(OTHER, *batch(1))
+    assert not watching.is_unsure_of(OTHER)  # it served before
+
+
+def test_it_is_not_unsure_of_what_it_has_nothing_to_hold_against() -> None:
+    watching = guard(reference=Reference())
+    shown(watching)
+    watching.watch(OTHER, *batch(1))
+    assert not watching.is_unsure_of(OTHER)
+
+
 def test_after_a_roll_back_nothing_is_compared_with_the_version_that_was_left() -> None:
     loose = GuardSettings(window_rows=400, least_rows=50, full_rows=100, drift_index=99.0, shift=9.0)
     watching = guard(loose)

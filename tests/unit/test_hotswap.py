@@ -3,7 +3,7 @@ from types import MappingProxyType
 from tests.helpers.engines import FakeEngine
 from worker.engine import Engine
 from worker.handover import Declined, Fitted, Freed, Handover, Order, Report, Turned
-from worker.hotswap import EngineSlot
+from worker.hotswap import QUARANTINED, EngineSlot
 from worker.version_choice import VersionId
 
 
@@ -63,3 +63,15 @@ def test_an_order_that_did_not_know_of_a_dropped_backup_is_declined() -> None:
     handover.orders.put(Order(serving=versioned(1), backup=second, losses=1))
     slot.turn_over(unused)
     assert [type(each) for each in reports(handover)] == [Turned]
+
+
+def test_a_quarantine_is_one_word_in_forecasts_whatever_its_reason_says() -> None:
+    first, second = FakeEngine({"sales": 2}), FakeEngine({"sales": 2})
+    bad, good = VersionId("2", "dd"), VersionId("1", "ee")
+    handover = Handover()
+    slot = EngineSlot(first, second, handover=handover, versions=[Fitted(first, bad), Fitted(second, good)])
+    handover.quarantined = {bad: "orders doubled"}
+    why = slot.turn_over(lambda _: False)
+    assert why is not None
+    assert "orders doubled" in why
+    assert (slot.serving, slot.rolled_back) == (second, QUARANTINED)

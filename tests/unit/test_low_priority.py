@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 
-from worker.low_priority import NICE, at_low_priority
+from worker.low_priority import LOWEST, NICE, at_low_priority
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the priority belongs to the process")
 
@@ -46,7 +49,7 @@ def priority() -> int:
 @linux
 def test_the_work_has_a_low_priority_and_its_caller_keeps_its_own() -> None:
     before = priority()
-    assert at_low_priority(priority) == max(before, NICE)
+    assert at_low_priority(priority) == min(LOWEST, before + NICE)
     assert priority() == before
 
 
@@ -54,8 +57,9 @@ def test_the_work_has_a_low_priority_and_its_caller_keeps_its_own() -> None:
 def test_the_system_is_asked_for_the_works_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "setpriority", lambda *arguments: asked.append(arguments))
+    before = priority()
     native = at_low_priority(threading.get_native_id)
-    assert asked == [(os.PRIO_PROCESS, native, NICE)]
+    assert asked == [(os.PRIO_PROCESS, 0, min(LOWEST, before + NICE))]  # 0: the thread that asks
     assert native != threading.get_native_id()
 
 
@@ -81,3 +85,24 @@ def test_elsewhere_the_priority_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "setpriority", never)
     assert at_low_priority(lambda: 7) == 7
+
+
+class Held:
+    """Stands for an engine."""
+
+
+def test_what_failed_is_let_go_at_once_without_the_garbage_collector() -> None:
+    def fails(held: Held) -> None:
+        raise ValueError(repr(held))
+
+    def attempt() -> weakref.ref[Held]:
+        held = Held()
+        with suppress(ValueError):
+            at_low_priority(lambda: fails(held))
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert attempt()() is None
+    finally:
+        gc.enable()

@@ -135,6 +135,7 @@ def test_keys_that_the_worker_owns_are_refused_with_what_to_set_instead(key: str
         (["delivery.revoke_budget_s=14.5"], "delivery.transaction_timeout_s: got 15.0, expected more than"),
         (["batching.linger_s=0.6"], "batching.linger_s: got 0.6, expected at most batching.max_wait_s = 0.5"),
         (["batching.max_wait_s=10"], "batching.max_wait_s: got 10.0, expected less than"),
+        (["models.hold_s=9.5"], "models.hold_s: got 9.5, expected less than"),
         (["engine.max_rows=4095"], "batching.max_rows: got 4096, expected at most engine.max_rows = 4095"),
         (["wire.framing=confluent"], "registry.url: got nothing"),
         (

@@ -1,0 +1,232 @@
+"""Swaps under full load: a worker that never runs out of events, while versions alternate, and the same without swaps.
+
+`python -m bench swap-load`. Blocks with swaps and blocks without take turns in one run of one worker, in the order A B B A …,
+because other work on the machine comes and goes. Then the whole output topic is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.job import ROOT, ContenderError
+from bench.machine import load_average, machine
+from bench.spread import spread
+from bench.swap_job import Feed, Place, ready, wait_for
+from bench.swap_models import versions_of
+from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
+from demo.kafka import EmbeddedKafka
+from tests.helpers.store import TestStore
+from tests.helpers.workers import WorkerHandle
+from worker.version_choice import VersionId
+
+RESULT = ROOT / "bench" / "results" / "swap-load.json"
+HEAP = "1g"
+JVM_OPTIONS = ("-XX:+UseSerialGC",)
+SWAPS, EVERY_S, PAIRS = 100, 2.0, 4
+BATCH_ROWS = 256
+"""Many short steps show more of what disturbs them than few long ones."""
+BALLAST = 12_000
+"""Columns of extra work: a row costs some 40 µs, as the events of the whole run must fit on a disk."""
+WARM_UP_S = 15.0
+FIRST_EVENTS = 1_000_000
+SPARE = 1.25
+"""So many times the events that a block will need are there when it begins."""
+BUDGET_MS = 1000.0
+"""Of a full batch. How busy the machine is must not decide about versions here."""
+KEPT_VERSIONS = 6
+LIMIT = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One stretch of the run, monotonic seconds. swaps: in it; late: of these, not done within their time, and waited for."""
+
+    swaps: int
+    late: int
+    began_s: float
+    ended_s: float
+    load: float
+    lag_at_end: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Publishing:
+    """Publishes v1, v2, … one after the other, and takes the oldest away."""
+
+    store: TestStore
+    versions: list[VersionId] = field(default_factory=list)
+
+    def next(self) -> str:
+        """One more version, which CURRENT names then."""
+        name = f"v{len(self.versions) + 1}"
+        self.versions.append(self.store.publish(name))
+        if len(self.versions) > KEPT_VERSIONS:
+            self.store.remove(self.versions[-1 - KEPT_VERSIONS].name)
+        return name
+
+
+def lag(worker: WorkerHandle) -> int:
+    """Events that the worker hasn't read."""
+    lines = worker.get("/metrics")[1].splitlines()
+    return int(sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("forecast_worker_lag_records{")))
+
+
+def serves(worker: WorkerHandle, name: str) -> bool:
+    """Whether version `name` serves. Raises `ContenderError` if it was refused."""
+    found = ready(worker)
+    if name in found.get("refused", {}):
+        raise ContenderError(f"{name} was refused: {found['refused'][name]}")
+    return bool(found.get("versions", {}).get(name) == "serving")
+
+
+def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds: float) -> Block:
+    """`seconds` with so many swaps, evenly spread. Raises `ContenderError` if a version doesn't come to serve, or events run out."""
+    began_s, load, late = time.monotonic(), load_average(), 0
+    for number in range(swaps):
+        name = publishing.next()
+        time.sleep(max(0.0, began_s + (number + 1) * seconds / swaps - time.monotonic()))
+        late += not serves(worker, name)
+        wait_for(f"{name} serves", lambda: serves(worker, name))  # noqa: B023
+    time.sleep(max(0.0, began_s + seconds - time.monotonic()))
+    ended_s, left = time.monotonic(), lag(worker)
+    if not left:
+        raise ContenderError("the worker ran out of events")
+    return Block(swaps=swaps, late=late, began_s=began_s, ended_s=ended_s, load=load, lag_at_end=left)
+
+
+def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
+    """The whole run. The result as it is written, but for the machine."""
+    publishing, feed = Publishing(store=place.store), Feed(place.servers, place.features)
+    publishing.next()
+    feed.send(FIRST_EVENTS)
+    feed.flush()
+    each, seconds = swaps // pairs, swaps // pairs * EVERY_S
+    blocks: list[Block] = []
+    with place.worker(steps, **sections) as worker:
+        worker.wait_ready()
+        before = worker.metric("forecast_worker_forecasts_total")
+        time.sleep(WARM_UP_S)
+        if not lag(worker):
+            raise ContenderError("the worker ran out of events before its rate was known; cost a row more: --ballast")
+        rate_per_s = (worker.metric("forecast_worker_forecasts_total") - before) / WARM_UP_S
+        for pair in range(pairs):
+            for count in (each, 0) if pair % 2 == 0 else (0, each):
+                feed.send(max(0, int(rate_per_s * seconds * SPARE) - lag(worker)))
+                feed.flush()
+                time.sleep(1.0)
+                blocks.append(run_block(worker, publishing, count, seconds))
+        served = int(worker.metric('forecast_worker_swaps_total{outcome="served"}'))
+        refused = int(worker.metric('forecast_worker_swaps_total{outcome="refused"}'))
+        loads = {
+            phase: worker.metric(f'forecast_worker_load_seconds_sum{{phase="{phase}"}}') / max(1, served + 1)
+            for phase in ("check", "room", "load", "prove", "warm", "hand_over")
+        }
+        if worker.stop() != 0:
+            raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")
+    return {
+        "swaps": {
+            "asked": each * pairs,
+            "served": served,
+            "refused": refused,
+            "every_s": EVERY_S,
+            "late": sum(block.late for block in blocks),
+        },
+        "rows_per_s_before": rate_per_s,
+        "seconds_per_load_phase": loads,
+        **judged(np.load(steps), blocks),
+        "topic": checked(place, publishing.versions),
+    }
+
+
+def judged(notes: NDArray[np.float64], blocks: Sequence[Block]) -> dict[str, object]:
+    """Step times by block. notes: as `swap_worker` writes them."""
+    shown, pooled = [], {"swaps": [], "during": [], "without": []}  # type: ignore[var-annotated]
+    for block in blocks:
+        inside = notes[(notes[:, 0] > block.began_s) & (notes[:, 0] <= block.ended_s)]
+        during = inside[inside[:, 2] == 1, 1]
+        kind = "swaps" if block.swaps else "without"
+        pooled[kind].append(inside[:, 1])
+        pooled["during"].append(during)
+        busy = float(inside[:, 1].sum() / (block.ended_s - block.began_s))
+        shown.append({**asdict(block), "busy": busy, "all": quantiles(inside[:, 1]), "during": quantiles(during)})
+    steps = {kind: quantiles(np.concatenate(values)) for kind, values in pooled.items()}
+    p99 = [entry["all"]["p99"] for entry in shown]
+    pairs = list(zip(shown[::2], shown[1::2], strict=True))
+    ratios = []
+    for first, second in pairs:
+        with_swaps, without = (first, second) if first["swaps"] else (second, first)
+        ratios.append(with_swaps["during"]["p99"] / without["all"]["p99"])
+    return {
+        "steps_s": steps,
+        "p99_ratio_during_to_without": steps["during"]["p99"] / steps["without"]["p99"],
+        "p99_ratio_blocks": steps["swaps"]["p99"] / steps["without"]["p99"],
+        "p99_ratio_during_to_without_by_pair": spread(ratios),
+        "p99_s_by_block": p99,
+        "blocks": shown,
+        "met": steps["during"]["p99"] <= LIMIT * steps["without"]["p99"],
+    }
+
+
+def quantiles(seconds: NDArray[np.float64]) -> dict[str, float]:
+    """Count, and how long the steps took, seconds. Only the count if there are none."""
+    if not len(seconds):
+        return {"steps": 0}
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    return {"steps": len(seconds), **{name: float(np.quantile(seconds, share)) for name, share in shares.items()}}
+
+
+def checked(place: Place, published: Sequence[VersionId]) -> dict[str, object]:
+    """The whole output topic. problems: what is lost, doubled, out of order, or by what wasn't published so; empty if nothing."""
+    committed = place.committed()
+    found = read_forecasts(place.servers, place.forecasts)
+    runs, names = found.runs(), [version.name for version in published]
+    problems = problems_of_outcomes(found.offsets, committed) + problems_of_runs(runs, names)
+    strange = found.versions.keys() - {(version.name, version.digest) for version in published}
+    problems += [f"{name} ({digest}) wasn't published" for name, digest in sorted(strange)]
+    return {
+        "events": sum(committed.values()),
+        "forecasts": found.rows,
+        "problems": problems,
+        "versions": len(found.versions),
+        "changes_per_partition": {str(partition): len(run) - 1 for partition, run in runs.items()},
+        "partitions_without_a_version": silent(runs, names),
+        "fallbacks": dict(found.fallbacks),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write `RESULT`; 1 if a swap disturbs the loop more than it may, or a forecast is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench swap-load", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--swaps", type=int, default=SWAPS, help="in all (default %(default)s)")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="of blocks, with and without (default %(default)s)")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "bakery-smoother", help="(default %(default)s)")
+    parser.add_argument("--ballast", type=int, default=BALLAST, help="columns of extra work (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=BATCH_ROWS, help="per batch (default %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
+    given = parser.parse_args(arguments)
+    with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
+        folder = Path(directory)
+        store = TestStore(folder / "store", make=versions_of(given.model, ballast=given.ballast, budget_ms=BUDGET_MS))
+        place = Place.make(kafka, "swap-load", folder, store)
+        found = run(
+            place, given.swaps, given.pairs, folder / "steps.npy", batching={"max_rows": given.rows, "coalesce": False}
+        )
+    result = {"machine": machine(HEAP, JVM_OPTIONS), "model": given.model.name, "batch_rows": given.rows, **found}
+    given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in result.items() if key != "blocks"}, indent=1))
+    return 0 if found["met"] and not found["topic"]["problems"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
