@@ -1,8 +1,8 @@
 """The guard: holds every batch of forecasts against the rows' histories and the engine's reference.           (pure)
 
 `row_faults` finds rows that must not leave. The others return a `Trip` when the engine itself isn't to be trusted any
-more: `watch` by what many rows look like together, `replaced` by how many rows only another engine could forecast, `took` by
-how long it takes.
+more: `watch` by what many rows look like together, `beside` by what the version before makes of the same rows, `replaced` by how
+many rows only another engine could forecast, `took` by how long it takes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from worker.engine import Columns, EngineSpec
 from worker.guard import Fault, Rule, explosions, faults
+from worker.guard_canary import Canary
 from worker.guard_reference import EDGES, Reference
 from worker.guard_window import REFERENCE_ROWS, Window, sample, stability_index
 from worker.settings_guard import GuardSettings
@@ -25,9 +26,9 @@ BEYOND_USUAL = 1.5
 """The drift index may be so many times what the card says was the most on its reference days: few series that share their
 holidays move together, and a window of them is never far from the next."""
 
-
-LEAST_PATTERN = 0.05
-"""Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
+LEAST_FIT = 0.1
+"""A forecast can be late only if it fits some weekdays of the histories: the best of the seven correlations must be this large,
+and larger over fewer rows, where one of seven is large by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Guard:
         self._engine: EngineSpec | None = None
         self._window = Window(limits.window_rows)
         self._before: NDArray[np.int64] | None = None
+        self._canary: Canary | None = None
         self._slow: deque[bool] = deque(maxlen=limits.latency_batches)
         self._replaced: deque[tuple[int, int]] = deque()
 
@@ -117,7 +119,34 @@ class Guard:
         if rows < self._limits.least_rows:
             return []
         wider = max(1.0, sqrt(self._limits.full_rows / rows))  # as chance has it: less certain over fewer rows
-        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures()]
+        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures(LEAST_FIT * wider)]
+
+    def canary(self, spec: EngineSpec) -> Canary | None:
+        """What is to be compared with the version before, if this one is new: its first rows, before they count. None: nothing."""
+        self._turn_to(spec)
+        return self._canary
+
+    def beside(self, before: NDArray[np.float32], now: NDArray[np.float32]) -> Trip | None:
+        """Forecasts of the same rows, which `canary` wanted, by the version before and this one: float32[rows, horizon, quantiles]."""
+        canary, limits = self._canary, self._limits
+        if canary is None or before.shape != now.shape:
+            return None
+        canary.add(before, now, limits.least_mean)
+        if canary.complete:
+            self._canary = None
+        if canary.rows < min(limits.least_rows, limits.canary_rows):
+            return None
+        allowed = limits.canary_difference * max(1.0, sqrt(limits.canary_rows / canary.rows))
+        days, better = canary.lag.found
+        if better > 0:
+            detail = f"fit those of the version before by {better:.3f} better {abs(days)} days {'late' if days > 0 else 'early'}"
+            return Trip(
+                Rule.CANARY, f"forecasts of the same {canary.rows} rows {detail}, expected to fit best on the same days"
+            )
+        if canary.difference > allowed:
+            detail = f"from those of the version before {canary.difference:.3f}, expected at most {allowed:.3f}"
+            return Trip(Rule.CANARY, f"difference of the forecasts of the same {canary.rows} rows {detail}")
+        return None
 
     def replaced(self, spec: EngineSpec, rows: int, replaced: int) -> Trip | None:
         """Of a batch of `rows` rows, so many had to be forecast by another engine, which could."""
@@ -158,15 +187,22 @@ class Guard:
         self._start(before=None)
 
     def _turn_to(self, spec: EngineSpec) -> None:
-        if self._engine is spec:
+        before = self._engine
+        if before is spec:
             return
-        known = self._engine is not None and self._window.rows >= self._limits.least_rows
-        if self._engine is None or self._engine.digest != spec.digest:
-            self._start(before=self._window.bins.copy() if known else None)
         self._engine = spec
+        if before is not None and before.digest == spec.digest:
+            return
+        if before is None or self._window.rows < self._limits.least_rows:  # nothing is known of it
+            self._start(before=None)
+            return
+        self._start(before=self._window.bins.copy())
+        if self._limits.canary_rows:
+            self._canary = Canary(before.digest, self._limits.canary_rows)
 
     def _start(self, *, before: NDArray[np.int64] | None) -> None:
         self._before = before
+        self._canary = None
         self._window = Window(self._limits.window_rows)
         self._slow.clear()
         self._replaced.clear()
@@ -177,8 +213,8 @@ class Guard:
         column = None if name is None else inputs.get(name)
         return None if column is None or column.ndim != 2 or rows == 0 else column[:rows]
 
-    def _figures(self) -> Iterator[Figure]:
-        """The cheapest first: the weekdays and the mean, then the distributions."""
+    def _figures(self, least_fit: float) -> Iterator[Figure]:
+        """The cheapest first. least_fit: of the weekdays, that these are judged at all."""
         window, limits = self._window, self._limits
         known = Reference() if self._engine is None else self.reference(self._engine)
         if known.shares is not None:
@@ -191,9 +227,10 @@ class Guard:
             index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
             limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
             yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
-        if window.own_lead >= LEAST_PATTERN:
-            lag = -window.weekday_lead
-            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+        fit = window.weekday_fit
+        if fit.max() >= least_fit:
+            lead = float(fit[1:].max() - fit[0])
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lead, limits.weekday_lag)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
             yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
