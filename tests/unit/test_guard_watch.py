@@ -176,6 +176,71 @@ def test_after_a_roll_back_nothing_is_compared_with_the_version_that_was_left() 
     assert Rule.JUMP not in {figure.rule for figure in watching.figures()}
 
 
+def seen(limits: GuardSettings = LIMITS) -> Guard:
+    """A guard that has seen enough of a sound version."""
+    watching = guard(limits)
+    shown(watching)
+    return watching
+
+
+def test_a_new_version_is_to_be_compared_with_the_one_before_if_that_was_judged() -> None:
+    watching = guard()
+    assert watching.canary(SPEC) is None
+    shown(watching, rows=LIMITS.least_rows - 1)
+    assert watching.canary(OTHER) is None
+    watching = seen()
+    canary = watching.canary(OTHER)
+    assert canary is not None
+    assert (canary.before, len(canary.places(1000, ()))) == (SPEC.digest, LIMITS.canary_rows)
+    watching.rolled_back()
+    assert watching.canary(SPEC) is None
+    assert seen(LIMITS.model_copy(update={"canary_rows": 0})).canary(OTHER) is None
+
+
+@pytest.mark.parametrize(("wrong", "words"), [({"shift": 1}, "1 days late"), ({"shift": -1}, "1 days early")])
+def test_forecasts_of_the_same_rows_that_fit_on_other_days_are_found(wrong: dict[str, int], words: str) -> None:
+    watching = seen()
+    watching.canary(OTHER)
+    trip = watching.beside(batch(60)[1], batch(60, **wrong)[1])
+    assert trip is not None
+    assert trip.rule is Rule.CANARY
+    assert words in trip.detail
+
+
+def test_forecasts_that_differ_from_those_of_the_version_before_are_found_with_wider_limits_for_few_rows() -> None:
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 50})
+    allowed = limits.canary_difference
+    _, before = batch(200)
+    for rows, factor, found in [
+        (49, 9.0, False),
+        (50, 1.9, False),
+        (50, 2.1, True),
+        (200, 0.9, False),
+        (200, 1.1, True),
+    ]:
+        watching = seen(limits)
+        watching.canary(OTHER)
+        trip = watching.beside(before[:rows], before[:rows] * np.float32(1 + allowed * factor))
+        assert (trip is not None) is found
+        assert trip is None or f"{allowed * factor:.3f}" in trip.detail
+
+
+def test_what_was_compared_once_is_not_compared_again() -> None:
+    watching = seen(LIMITS.model_copy(update={"canary_rows": 60}))
+    watching.canary(OTHER)
+    _, before = batch(60)
+    assert watching.beside(before, before) is None
+    assert watching.canary(OTHER) is None
+    assert watching.beside(before, before * 9) is None
+
+
+def test_versions_with_other_horizons_are_not_compared() -> None:
+    watching = seen()
+    watching.canary(OTHER)
+    _, before = batch(60)
+    assert watching.beside(before[:, :7], before * 9) is None
+
+
 def test_rows_that_only_the_backup_could_forecast_are_counted_over_the_window() -> None:
     limits = GuardSettings(window_rows=400, least_rows=100, fault_share=0.05)
     watching = guard(limits)
