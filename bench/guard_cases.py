@@ -160,6 +160,12 @@ def swapped(inputs: Inputs, first: str, second: str) -> Inputs:
     return moved
 
 
+def calendars(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
+    """What a graph sees whose calendar is a day off, while histories and plans stay as they are."""
+    for name, days in (("calendar a day ahead", 1), ("calendar a day behind", -1)):
+        yield name, {**inputs, "as_of": inputs["as_of"] + np.float32(days)}
+
+
 def broken_int8(folder: Path, samples: Inputs) -> Iterator[tuple[str, Model]]:
     """The model in `folder` as INT8, with calibrated scales and with broken ones."""
     with TemporaryDirectory() as scratch:

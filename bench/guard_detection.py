@@ -17,6 +17,7 @@ from bench.guard_cases import (
     Inputs,
     Model,
     broken_int8,
+    calendars,
     golden_share,
     some_rows,
     swapped,
@@ -123,7 +124,7 @@ def _until_found(stream: Stream, inputs: Inputs, values: Floats, before: Before 
 
 
 class Wrongs:
-    """Wrongs that need the graph to run again: swapped covariates, broken INT8 scales. Tried at a start and after a swap.
+    """Wrongs that need the graph to run again: swapped covariates, a wrong calendar, broken INT8 scales. Tried at a start and after a swap.
 
     errors: case -> one entry for each day: WAPE against what was sold as a share of FP32's more (0.02: two percent worse),
     difference from FP32, and the golden batch's largest difference as a share of what an INT8 plan may have.
@@ -139,6 +140,7 @@ class Wrongs:
     ) -> None:
         """Every case on the rows of one day. sold: float32[rows, horizon], what came of it."""
         cases = [(f"{a} and {b} swapped", self._model, swapped(inputs, a, b)) for a, b in swaps()]
+        cases += [(name, self._model, given) for name, given in calendars(inputs)]
         cases += [(name, broken, inputs) for name, broken in broken_int8(self._folder, inputs)]
         for name, model, given in cases:
             values = model.forecast(given)

@@ -18,15 +18,15 @@ from worker.settings_guard import GuardSettings
 BATCHES = (256, 4096)
 """Rows per batch. Small ones are judged while the window fills, large ones at once."""
 LIMITS = GuardSettings()
-CANARY_LAG = "canary lag"
-"""Key of the canary's other figure: how much better the forecasts fit those of the version before when moved by days."""
+CANARY_DAYS = "canary, days"
+"""Key of the canary's other figure: by how many days the forecasts are late or early against those of the version before."""
 
 
 @dataclass(slots=True)
 class Stream:
     """One guard that is shown batches for as long as the data last; what it said, and how near to it it came.
 
-    nearest: rule -> largest figure as a share of its limit; of `CANARY_LAG`, whose limit is 0, the figure itself.
+    nearest: rule -> largest figure as a share of its limit.
     """
 
     model: Model
@@ -78,15 +78,11 @@ class Stream:
         trip = self.guard.beside(before[places], values[places])
         wider = max(1.0, (LIMITS.canary_rows / canary.rows) ** 0.5)
         self._came_to(str(Rule.CANARY), canary.difference / (LIMITS.canary_difference * wider))
-        self._came_to(CANARY_LAG, _lag(canary.lag.fits))
+        self._came_to(CANARY_DAYS, abs(canary.lag.days or 0.0) / min(LIMITS.canary_days * wider, 0.5))
         return trip
 
     def _came_to(self, rule: str, share: float) -> None:
         self.nearest[rule] = max(self.nearest.get(rule, -9.0), share)
-
-
-def _lag(fits: dict[int, float]) -> float:
-    return max(fit for days, fit in fits.items() if days) - fits[0] if fits else -9.0
 
 
 def batches(inputs: Inputs, values: Floats, rows: int) -> Iterator[tuple[Inputs, Floats]]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.guard_cases import CONTROLS, SOUND
-from bench.guard_stream import CANARY_LAG
+from bench.guard_stream import CANARY_DAYS
 from bench.tables import Result
 
 _RULES = ("shift", "drift", "weekday_lag", "explosion")
-_SWAP_RULES = ("canary", CANARY_LAG, "jump", "drift", "shift")
+_SWAP_RULES = ("canary", CANARY_DAYS, "jump", "drift", "shift")
 
 
 def guard_text(result: Result) -> str:
@@ -57,7 +57,7 @@ def _swaps(swaps: Mapping[str, Any]) -> list[str]:
         "| --- | ---: | ---: |" + " ---: |" * len(_SWAP_RULES),
     ]
     for name, each in swaps.items():
-        cells = " | ".join(_near_cell(rule, each["nearest"].get(rule)) for rule in _SWAP_RULES)
+        cells = " | ".join(_percent(each["nearest"].get(rule)) for rule in _SWAP_RULES)
         lines.append(f"| {name} | {each['swaps']} | {sum(each['trips'].values())} | {cells} |")
     return lines
 
@@ -133,10 +133,6 @@ def _cost(result: Result) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else "< 0" if share < 0 else f"{share:.0%}"
-
-
-def _near_cell(rule: str, share: float | None) -> str:
-    return f"{share:+.2f}" if rule == CANARY_LAG and share is not None else _percent(share)
 
 
 def _span(span: Sequence[float] | None) -> str:

@@ -1,7 +1,9 @@
-"""Whether one set of forecasts is another one's, moved by a day or more.                                        (pure)
+"""By how many days one set of forecasts is behind another one of the same rows.                                  (pure)
 
 Two forecasts of the same row go up and down on the same days, however different the networks are that made them: both know
-its history, its promotions and its holidays. If they fit better with one of them moved by a day, one of them has the wrong dates.
+its history, its promotions and its holidays. If they fit better with one of them moved by a day, one of them has the wrong dates. If
+only a part of it has (the calendar, but not the history), they still fit best as they are, but better moved to one side than to
+the other: the parabola through the three correlations has its top between two days.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ FARTHEST_DAYS = 3
 """More would come round to the same weekday from the other side."""
 LEAST_DAYS = 4
 """Days that must be left to compare when one of the two is moved."""
+MOST_DAYS = 0.1
+"""Sound models are apart by less than half of it over 256 rows (docs/guard.md)."""
 LEAST_FIT = 0.5
 """A lag counts if the forecasts correlate by this much with it: then it explains what they say."""
 
@@ -48,17 +52,19 @@ class DayLag:
         return {lag: float(s[0] / np.sqrt(s[1] * s[2])) for lag, s in self._sums.items() if s[1] > 0 and s[2] > 0}
 
     @property
-    def found(self) -> tuple[int, float]:
-        """The best lag that isn't 0, and how much better it fits than 0: below 0 as long as all is well.
+    def days(self) -> float | None:
+        """How late the other forecasts are, in days; below 0: early. None where no lag fits well enough to say anything.
 
-        (0, -1.0) where no lag fits well enough to say anything.
+        A whole number if they fit best when moved; else the top of the parabola through the correlations at -1, 0 and 1.
         """
         fits = self.fits
-        others = {lag: fit for lag, fit in fits.items() if lag and fit >= LEAST_FIT}
-        if not others or 0 not in fits:
-            return 0, -1.0
-        best = max(others, key=others.__getitem__)
-        return best, others[best] - fits[0]
+        best = max(fits, key=fits.__getitem__, default=0)
+        if 0 not in fits or fits[best] < LEAST_FIT:
+            return None
+        if best or not {-1, 1} <= fits.keys():
+            return float(best)
+        bend = 2 * fits[0] - fits[-1] - fits[1]
+        return (fits[1] - fits[-1]) / (2 * bend) if bend > 0 else 0.0
 
 
 def _products(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

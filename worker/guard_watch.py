@@ -136,16 +136,15 @@ class Guard:
             self._canary = None
         if canary.rows < min(limits.least_rows, limits.canary_rows):
             return None
-        allowed = limits.canary_difference * max(1.0, sqrt(limits.canary_rows / canary.rows))
-        days, better = canary.lag.found
-        if better > 0:
-            detail = f"fit those of the version before by {better:.3f} better {abs(days)} days {'late' if days > 0 else 'early'}"
-            return Trip(
-                Rule.CANARY, f"forecasts of the same {canary.rows} rows {detail}, expected to fit best on the same days"
-            )
+        wider = max(1.0, sqrt(limits.canary_rows / canary.rows))
+        days, allowed_days = canary.lag.days, min(limits.canary_days * wider, 0.5)
+        same = f"forecasts of the same {canary.rows} rows"
+        if days is not None and abs(days) > allowed_days:
+            when = "late" if days > 0 else "early"
+            return Trip(Rule.CANARY, f"{same}: {abs(days):.2f} days {when}, expected at most {allowed_days:.2f}")
+        allowed = limits.canary_difference * wider
         if canary.difference > allowed:
-            detail = f"from those of the version before {canary.difference:.3f}, expected at most {allowed:.3f}"
-            return Trip(Rule.CANARY, f"difference of the forecasts of the same {canary.rows} rows {detail}")
+            return Trip(Rule.CANARY, f"{same}: difference {canary.difference:.3f}, expected at most {allowed:.3f}")
         return None
 
     def replaced(self, spec: EngineSpec, rows: int, replaced: int) -> Trip | None:

@@ -75,6 +75,12 @@ class GuardSettings(Section):
         allow_inf_nan=False,
         description="the two may differ by this share of the forecasts; over n rows, by sqrt(canary_rows / n) times as much",
     )
+    canary_days: float = Field(
+        default=0.1,
+        gt=0,
+        le=0.5,
+        description="and be so many days late or early against each other; widened likewise, to half a day at most",
+    )
     fault_share: float = Field(
         default=0.01,
         gt=0,

@@ -7,7 +7,7 @@ All measures are relative to the serving version, because what was really sold i
 - width_ratio: the shadow's distance of the outer quantiles, summed, over the serving version's;
 - latency_ratio: seconds of a full batch when proven, over the serving version's.
 
-Besides, the shadow must fit the serving version best on the same days (`day_lag.py`): one that is a day late may be within all of these.
+Besides, the shadow may not be days behind the serving version (`day_lag.py`): one that is may be within all of these.
 
 Sums run over rows and days of the middle quantile (the upper one of the two middle ones if their number is even).
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.day_lag import DayLag
+from worker.day_lag import MOST_DAYS, DayLag
 from worker.model_status import Difference
 
 
@@ -98,11 +98,9 @@ class Comparison:
             broken.append(
                 f"a full batch takes {found.latency_ratio:.1f} times as long, allowed {bounds.max_latency_ratio:g}"
             )
-        days, better = self._lag.found
-        if better > 0:
-            broken.append(
-                f"{abs(days)} days {'late' if days > 0 else 'early'}: fits the serving version {better:.3f} better so"
-            )
+        days = self._lag.days
+        if days is not None and abs(days) > MOST_DAYS:
+            broken.append(f"{abs(days):.2f} days {'late' if days > 0 else 'early'}, allowed {MOST_DAYS:g}")
         return None if not broken else f"shadow over {found.rows} rows: {'; '.join(broken)}"
 
 

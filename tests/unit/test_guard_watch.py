@@ -197,7 +197,7 @@ def test_a_new_version_is_to_be_compared_with_the_one_before_if_that_was_judged(
     assert seen(LIMITS.model_copy(update={"canary_rows": 0})).canary(OTHER) is None
 
 
-@pytest.mark.parametrize(("wrong", "words"), [({"shift": 1}, "1 days late"), ({"shift": -1}, "1 days early")])
+@pytest.mark.parametrize(("wrong", "words"), [({"shift": 1}, "1.00 days late"), ({"shift": -1}, "1.00 days early")])
 def test_forecasts_of_the_same_rows_that_fit_on_other_days_are_found(wrong: dict[str, int], words: str) -> None:
     watching = seen()
     watching.canary(OTHER)
@@ -223,6 +223,17 @@ def test_forecasts_that_differ_from_those_of_the_version_before_are_found_with_w
         trip = watching.beside(before[:rows], before[:rows] * np.float32(1 + allowed * factor))
         assert (trip is not None) is found
         assert trip is None or f"{allowed * factor:.3f}" in trip.detail
+
+
+def test_forecasts_of_which_a_part_is_late_are_found_with_wider_limits_for_few_rows() -> None:
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 2})
+    _, sound = batch(200)
+    late = np.roll(sound, 1, axis=1)
+    for rows, part, found in [(200, 0.05, False), (200, 0.3, True), (20, 0.3, False), (2, 0.3, False), (2, 1.0, True)]:
+        watching = seen(limits)
+        watching.canary(OTHER)
+        now = (sound * np.float32(1 - part) + late * np.float32(part))[:rows]
+        assert (watching.beside(sound[:rows], now) is not None) is found, (rows, part)
 
 
 def test_what_was_compared_once_is_not_compared_again() -> None:
