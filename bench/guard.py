@@ -12,12 +12,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from bench.guard_cases import CONTROLS, DISTORTIONS, Floats, Inputs, Model, some_rows
-from bench.guard_detection import ROWS, Before, Detections, Wrongs, swap_alarms
+from bench.guard_detection import ROWS, Before, Detections, Wrongs, canary_alarms, swap_alarms
 from bench.guard_stream import BATCHES, LIMITS, Stream, batches
 from bench.job import ROOT
 from bench.machine import machine
@@ -43,14 +44,11 @@ def false_alarms(streams: dict[str, Stream]) -> dict[str, Any]:
     }
 
 
-def forecast_of(model: Model, inputs: Inputs, day: int, kept: Path | None) -> Floats:
-    """The forecasts of a day; from the folder `kept` if an earlier run of the same model left them there."""
-    path = None if kept is None else kept / f"{model.spec.digest[:16]}-{day}.npy"
-    if path is None or not path.is_file():
-        values = model.forecast(inputs)
-        if path is not None:
-            np.save(path, values)
-        return values
+def forecast_of(model: Model, inputs: Inputs, day: int, kept: Path) -> Floats:
+    """The forecasts of a day; from the folder `kept` if an earlier call with the same model left them there."""
+    path = kept / f"{model.spec.digest[:16]}-{day}.npy"
+    if not path.is_file():
+        np.save(path, model.forecast(inputs))
     stored: Floats = np.load(path)
     return stored
 
@@ -60,7 +58,7 @@ def through(
     series: SeriesSet,
     days: Sequence[int],
     started: Detections | None,
-    kept: Path | None = None,
+    kept: Path,
     swapped: Detections | None = None,
 ) -> dict[str, Any]:
     """All series of `days` through the guard in every order and batch size, and made wrong from a start or a swap on."""
@@ -86,7 +84,7 @@ def through(
     return {"days": len(days), "rows": len(days) * len(series), "streams": false_alarms(streams)}
 
 
-def fresh_results(every: int, kept: Path | None) -> dict[str, Any]:
+def fresh_results(every: int, kept: Path) -> dict[str, Any]:
     """FreshRetailNet-50K: the LSTM that serves, and TSMixer, with which it is swapped."""
     models, fresh = ROOT / "models", freshretailnet.load()
     lstm, tsmixer = (Model.load(models / f"freshretailnet-{name}") for name in ("lstm", "tsmixer"))
@@ -96,11 +94,12 @@ def fresh_results(every: int, kept: Path | None) -> dict[str, Any]:
         "freshretailnet-lstm": through(lstm, fresh, days, found, kept, after_itself),
         "freshretailnet-tsmixer": through(tsmixer, fresh, few, None, kept),
     }
-    wrongs, shown = Wrongs(lstm, models / "freshretailnet-lstm"), []
+    wrongs, shown, both = Wrongs(lstm, models / "freshretailnet-lstm"), [], []
     for day in few:
         inputs = lstm.inputs(fresh, day)
         new, old = forecast_of(lstm, inputs, day, kept), forecast_of(tsmixer, tsmixer.inputs(fresh, day), day, kept)
         after_swap.try_swaps(tsmixer, lstm, inputs, old, new)
+        both.append((old, new))
         part, later = some_rows(inputs, slice(ROWS)), slice(ROWS, 2 * ROWS)
         shown.append((part, {lstm.spec.digest: new[:ROWS], tsmixer.spec.digest: old[:ROWS]}))
         if day in days[::8]:
@@ -115,29 +114,37 @@ def fresh_results(every: int, kept: Path | None) -> dict[str, Any]:
             "freshretailnet-lstm after freshretailnet-tsmixer": after_swap.result(),
         },
         "errors": wrongs.errors,
-        "swaps": swap_alarms([(lstm, tsmixer), (tsmixer, lstm)], shown),
+        "swaps": swap_alarms([(lstm, tsmixer), (tsmixer, lstm)], shown) | {"everywhere": canary_alarms(both)},
     }
 
 
-def bakery_results() -> dict[str, Any]:
+def bakery_results(kept: Path) -> dict[str, Any]:
     """The bakery chain: LSTM and smoother, the two kinds of model that differ most."""
     chain = bakery.load()
     lstm, smoother = (Model.load(ROOT / "models" / f"bakery-{name}") for name in ("lstm", "smoother"))
     days, found, after_swap, shown = chain.as_of_dates(10**6), Detections(), Detections(), []
-    data = {m.spec.model: through(m, chain, days, None) for m in (lstm, smoother)}
+    data = {model.spec.model: through(model, chain, days, None, kept) for model in (lstm, smoother)}
+
+    def together(model: Model, some: Sequence[int]) -> Floats:
+        return np.concatenate([forecast_of(model, {}, day, kept) for day in some])
+
     for at in range(0, len(days) - WEEKS_DAYS, 2 * WEEKS_DAYS):
-        inputs = _joined([lstm.inputs(chain, day) for day in days[at : at + WEEKS_DAYS]])
-        old = smoother.forecast(_joined([smoother.inputs(chain, day) for day in days[at : at + WEEKS_DAYS]]))
-        new = lstm.forecast(inputs)
+        weeks = days[at : at + WEEKS_DAYS]
+        inputs, old, new = (
+            _joined([lstm.inputs(chain, day) for day in weeks]),
+            together(smoother, weeks),
+            together(lstm, weeks),
+        )
         for case, distort in DISTORTIONS.items():
             found.add(case, smoother, inputs, distort(old))
         after_swap.try_swaps(smoother, lstm, inputs, old, new)
         shown.append((inputs, {lstm.spec.digest: new, smoother.spec.digest: old}))
+    everywhere = canary_alarms([(together(smoother, days), together(lstm, days))])
     return {
         "data": data,
         "detection": found.result(),
         "after_swap": {"bakery-lstm after bakery-smoother": after_swap.result()},
-        "swaps": swap_alarms([(lstm, smoother), (smoother, lstm)], shown),
+        "swaps": swap_alarms([(lstm, smoother), (smoother, lstm)], shown) | {"everywhere": everywhere},
     }
 
 
@@ -145,9 +152,9 @@ def _joined(parts: Sequence[Inputs]) -> Inputs:
     return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
 
 
-def measured(every: int, kept: Path | None) -> dict[str, Any]:
+def measured(every: int, kept: Path) -> dict[str, Any]:
     """Everything, as it stands in the result file."""
-    fresh, chain = fresh_results(every, kept), bakery_results()
+    fresh, chain = fresh_results(every, kept), bakery_results(kept)
     return {
         "machine": _machine(),
         "settings": LIMITS.model_dump(),
@@ -164,6 +171,7 @@ def alarms(result: dict[str, Any]) -> int:
     """Trips where nothing was wrong."""
     trips = [stream["trips"] for data in result["data"].values() for stream in data["streams"].values()]
     trips += [each["trips"] for each in result["swaps"].values()]
+    trips += [{"canary": each["everywhere"]["trips"]} for each in result["swaps"].values()]
     tried = [
         cases[name]
         for part in ("detection", "after_swap")
@@ -185,11 +193,10 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m bench guard", description="False alarms and detection of the guard."
     )
     parser.add_argument("--every", type=int, default=1, help="every n-th origin of FreshRetailNet only")
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep FreshRetailNet's forecasts there for the next run"
-    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the forecasts there for the next run")
     parser.add_argument("--result", type=Path, default=RESULT, help="where to write it")
     chosen = parser.parse_args(arguments)
-    result = measured(chosen.every, chosen.keep)
+    with TemporaryDirectory() as scratch:
+        result = measured(chosen.every, chosen.keep or Path(scratch))
     chosen.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 1 if alarms(result) else 0

@@ -24,7 +24,8 @@ from bench.guard_cases import (
     swaps,
     without_weekdays,
 )
-from bench.guard_stream import BATCHES, Stream, batches
+from bench.guard_stream import BATCHES, LIMITS, Stream, batches
+from worker.guard_canary import Canary
 
 ROWS = 8192
 """Rows of each try."""
@@ -186,4 +187,21 @@ def swap_alarms(
         "swaps": len(pairs) * len(shown),
         "trips": dict(trips),
         "nearest": {rule: round(share, 3) for rule, share in nearest.items()},
+    }
+
+
+def canary_alarms(pairs: Sequence[tuple[Floats, Floats]]) -> dict[str, Any]:
+    """Forecasts of two sound models, compared as the canary does, everywhere: by each 256 rows in turn."""
+    shares: list[tuple[float, float]] = []
+    for one, other in pairs:
+        for at in range(0, len(one) - LIMITS.canary_rows + 1, LIMITS.canary_rows // 2):
+            canary, rows = Canary("", LIMITS.canary_rows), slice(at, at + LIMITS.canary_rows)
+            canary.add(one[rows], other[rows], LIMITS.least_mean)
+            days = abs(canary.lag.days or 0.0) / LIMITS.canary_days
+            shares.append((canary.difference / LIMITS.canary_difference, days))
+    return {
+        "comparisons": len(shares),
+        "trips": sum(max(each) > 1 for each in shares),
+        "difference": round(max(each[0] for each in shares), 3),
+        "days": round(max(each[1] for each in shares), 3),
     }

@@ -15,8 +15,8 @@ FARTHEST_DAYS = 3
 """More would come round to the same weekday from the other side."""
 LEAST_DAYS = 4
 """Days that must be left to compare when one of the two is moved."""
-MOST_DAYS = 0.1
-"""Sound models are apart by less than half of it over 256 rows (docs/guard.md)."""
+MOST_DAYS = 0.2
+"""Sound models of any kind were apart by less over 256 rows (docs/guard.md)."""
 LEAST_FIT = 0.5
 """A lag counts if the forecasts correlate by this much with it: then it explains what they say."""
 

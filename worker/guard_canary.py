@@ -33,13 +33,13 @@ class Canary:
     def add(self, before: NDArray[np.float32], now: NDArray[np.float32], least_mean: float) -> None:
         """Forecasts of the same rows, float32[rows, horizon, quantiles] both (of quantiles only the middle one counts).
 
-        Rows for which the version before has something that isn't finite, or less than `least_mean` units per day, are left
-        out. Each row counts the same, however much it sells.
+        Rows for which either has something that isn't finite, or both together less than `least_mean` units per day on average,
+        are left out. Each row counts the same, however much it sells.
         """
         middle = before.shape[2] // 2
         first, second = before[:, :, middle].astype(np.float64), now[:, :, middle].astype(np.float64)
         with np.errstate(invalid="ignore"):
-            level = first.mean(axis=1)
+            level = (first.mean(axis=1) + second.mean(axis=1)) / 2
         counted = np.isfinite(level) & (level >= least_mean)
         first, second, level = first[counted], second[counted], level[counted]
         self.rows += len(before)
@@ -54,5 +54,5 @@ class Canary:
 
     @property
     def difference(self) -> float:
-        """Mean over rows of the sum of |now - before| over the days, as a share of the sum of `before`."""
+        """Mean over rows of the sum of |now - before| over the days, as a share of the mean of their two sums: from 0 to 2."""
         return self._apart / self._level if self._level else 0.0

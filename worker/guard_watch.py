@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -115,11 +115,7 @@ class Guard:
 
     def figures(self) -> list[Figure]:
         """Every figure of the window as it is now; empty while it has too few rows."""
-        rows = self._window.rows
-        if rows < self._limits.least_rows:
-            return []
-        wider = max(1.0, sqrt(self._limits.full_rows / rows))  # as chance has it: less certain over fewer rows
-        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures(LEAST_FIT * wider)]
+        return [] if self._window.rows < self._limits.least_rows else list(self._figures())
 
     def canary(self, spec: EngineSpec) -> Canary | None:
         """What is to be compared with the version before, if this one is new: its first rows, before they count. None: nothing."""
@@ -212,27 +208,34 @@ class Guard:
         column = None if name is None else inputs.get(name)
         return None if column is None or column.ndim != 2 or rows == 0 else column[:rows]
 
-    def _figures(self, least_fit: float) -> Iterator[Figure]:
-        """The cheapest first. least_fit: of the weekdays, that these are judged at all."""
+    def _figures(self) -> Iterator[Figure]:
+        """The cheapest first: the mean, then the distributions, then the weekdays."""
         window, limits = self._window, self._limits
         known = Reference() if self._engine is None else self.reference(self._engine)
+        wider = self._wider(window.rows)
         if known.shares is not None:
             yield Figure(
                 Rule.SHIFT,
                 f"mean of log(forecast / recent mean) {window.mean:+.3f} is off the card's {known.mean:+.3f} by",
                 abs(window.mean - known.mean),
-                limits.shift,
+                limits.shift * wider,
             )
             index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
             limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
-            yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
+            yield Figure(Rule.DRIFT, "stability index against the card", index, limit * wider)
         fit = window.weekday_fit
-        if fit.max() >= least_fit:
+        if fit.max() >= LEAST_FIT * wider:
             lead = float(fit[1:].max() - fit[0])
-            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lead, limits.weekday_lag)
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lead, limits.weekday_lag * wider)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
-            yield Figure(Rule.JUMP, "stability index against the version before", index, limits.jump_index)
+            both = 1 / (1 / window.rows + 1 / float(self._before.sum()))  # neither window is the truth
+            limit = max(limits.jump_index, BEYOND_USUAL * known.usual_index) * self._wider(both)
+            yield Figure(Rule.JUMP, "stability index against the version before", index, limit)
+
+    def _wider(self, rows: float) -> float:
+        """By how much limits are wider over so few rows, as chance has it."""
+        return max(1.0, sqrt(self._limits.full_rows / rows))
 
 
 _UNKNOWN = Reference()

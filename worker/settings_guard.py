@@ -70,13 +70,13 @@ class GuardSettings(Section):
         description="of a new version, so many first rows are also forecast by the version before and compared; 0: none",
     )
     canary_difference: float = Field(
-        default=0.25,
+        default=0.5,
         gt=0,
-        allow_inf_nan=False,
-        description="the two may differ by this share of the forecasts; over n rows, by sqrt(canary_rows / n) times as much",
+        le=2,
+        description="the two may differ by this share of the mean of both; over n rows, by sqrt(canary_rows / n) times as much",
     )
     canary_days: float = Field(
-        default=0.1,
+        default=0.2,
         gt=0,
         le=0.5,
         description="and be so many days late or early against each other; widened likewise, to half a day at most",

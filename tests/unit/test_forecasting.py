@@ -363,7 +363,7 @@ def swapped(scale: float, *, asynchronous: bool = False) -> Rig:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_nothing_of_a_new_version_is_published_that_the_version_before_contradicts(asynchronous: bool) -> None:  # noqa: FBT001
-    made = swapped(1.5, asynchronous=asynchronous)
+    made = swapped(3.0, asynchronous=asynchronous)
     send(made, *range(108, 124))
     settle(made)
     assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("fa", "guard:canary")}
@@ -387,7 +387,7 @@ def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
 
 
 def test_a_version_before_that_fails_holds_nobody_up() -> None:
-    made = swapped(1.5)
+    made = swapped(3.0)
     main(made).dead = True
     send(made, *range(108, 124))
     settle(made)

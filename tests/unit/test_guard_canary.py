@@ -29,20 +29,29 @@ def test_each_row_counts_the_same_however_much_it_sells() -> None:
     canary = Canary("aa", 8)
     assert canary.difference == 0.0
     canary.add(forecasts(1000.0, 1.0), forecasts(1000.0, 1.5), 0.05)
-    assert canary.difference == pytest.approx(0.25)
-    canary.add(forecasts(2.0, 2.0), forecasts(1.0, 3.0), 0.05)
-    assert canary.difference == pytest.approx(0.375)
+    assert canary.difference == pytest.approx(0.5 / 1.25 / 2)
+    canary.add(forecasts(3.0, 2.0), forecasts(1.0, 2.0), 0.05)
+    assert canary.difference == pytest.approx((0.5 / 1.25 + 2.0 / 2.0) / 4)
 
 
-def test_rows_that_the_version_before_forecasts_nothing_for_are_counted_but_not_compared() -> None:
+def test_it_does_not_matter_which_of_the_two_came_first_and_nothing_at_all_is_as_far_as_it_goes() -> None:
+    for one, other in [((1.0, 5.0), (2.0, 4.0)), ((0.0, 0.0), (7.0, 0.5))]:
+        there, back = Canary("aa", 8), Canary("aa", 8)
+        there.add(forecasts(*one), forecasts(*other), 0.05)
+        back.add(forecasts(*other), forecasts(*one), 0.05)
+        assert there.difference == pytest.approx(back.difference)
+    assert there.difference == pytest.approx(2.0)
+
+
+def test_rows_without_forecasts_are_counted_but_not_compared() -> None:
     canary = Canary("aa", 8)
-    canary.add(forecasts(0.0, 0.01, np.nan, 1.0), forecasts(5.0, 5.0, 5.0, 1.1), 0.05)
+    canary.add(forecasts(0.0, 0.01, np.nan, 1.0), forecasts(0.0, 0.02, 5.0, 1.1), 0.05)
     assert canary.rows == 4
-    assert canary.difference == pytest.approx(0.1)
+    assert canary.difference == pytest.approx(0.1 / 1.05)
 
 
 def test_the_largest_numbers_raise_no_warning() -> None:
     largest = float(np.finfo(np.float32).max) / 4
     canary = Canary("aa", 8)
     canary.add(forecasts(1.0, np.inf), forecasts(largest, largest), 0.05)
-    assert canary.difference == pytest.approx(largest, rel=1e-3)
+    assert canary.difference == pytest.approx(2.0)

@@ -167,6 +167,18 @@ def test_a_new_version_is_held_against_the_one_before_until_its_window_is_full()
     assert all(settled.watch(OTHER, *batch(100, scale=1.5)) is None for _ in range(4))  # a season, not a swap
 
 
+def test_the_limit_of_a_jump_allows_for_the_rows_of_both_windows_and_for_what_is_usual() -> None:
+    def allowed(before: int, reference: Reference = REFERENCE) -> float:
+        watching = guard(reference=reference)
+        shown(watching, rows=before)
+        watching.watch(OTHER, *batch(100))
+        return next(figure.allowed for figure in watching.figures() if figure.rule is Rule.JUMP)
+
+    assert allowed(100) == pytest.approx(LIMITS.jump_index * (100 / 50) ** 0.5)
+    assert allowed(50) == pytest.approx(LIMITS.jump_index * (100 * (1 / 50 + 1 / 100)) ** 0.5)
+    assert allowed(100, replace(REFERENCE, usual_index=1.0)) == pytest.approx(BEYOND_USUAL * 2**0.5)
+
+
 def test_after_a_roll_back_nothing_is_compared_with_the_version_that_was_left() -> None:
     loose = GuardSettings(window_rows=400, least_rows=50, full_rows=100, drift_index=99.0, shift=9.0)
     watching = guard(loose)
@@ -208,11 +220,11 @@ def test_forecasts_of_the_same_rows_that_fit_on_other_days_are_found(wrong: dict
 
 
 def test_forecasts_that_differ_from_those_of_the_version_before_are_found_with_wider_limits_for_few_rows() -> None:
-    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 50})
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 50, "canary_difference": 0.25})
     allowed = limits.canary_difference
     _, before = batch(200)
     for rows, factor, found in [
-        (49, 9.0, False),
+        (49, 3.9, False),
         (50, 1.9, False),
         (50, 2.1, True),
         (200, 0.9, False),
@@ -220,13 +232,14 @@ def test_forecasts_that_differ_from_those_of_the_version_before_are_found_with_w
     ]:
         watching = seen(limits)
         watching.canary(OTHER)
-        trip = watching.beside(before[:rows], before[:rows] * np.float32(1 + allowed * factor))
+        apart = allowed * factor  # of the mean of the two
+        trip = watching.beside(before[:rows], before[:rows] * np.float32((2 + apart) / (2 - apart)))
         assert (trip is not None) is found
-        assert trip is None or f"{allowed * factor:.3f}" in trip.detail
+        assert trip is None or f"{apart:.3f}" in trip.detail
 
 
 def test_forecasts_of_which_a_part_is_late_are_found_with_wider_limits_for_few_rows() -> None:
-    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 2})
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 2, "canary_days": 0.1})
     _, sound = batch(200)
     late = np.roll(sound, 1, axis=1)
     for rows, part, found in [(200, 0.05, False), (200, 0.3, True), (20, 0.3, False), (2, 0.3, False), (2, 1.0, True)]:

@@ -24,7 +24,7 @@ def test_the_same_forecasts_are_within_all_bounds_once_there_are_enough() -> Non
     assert comparison.verdict() is None
 
 
-@pytest.mark.parametrize(("late", "words"), [(1, "1.00 days late, allowed 0.1"), (-2, "2.00 days early, allowed 0.1")])
+@pytest.mark.parametrize(("late", "words"), [(1, "1.00 days late, allowed 0.2"), (-2, "2.00 days early, allowed 0.2")])
 def test_a_shadow_that_is_late_or_early_is_refused_even_if_it_differs_little(late: int, words: str) -> None:
     comparison = Comparison(BOUNDS, 1.0)
     comparison.add(forecasts(10), forecasts(10, late=late))
