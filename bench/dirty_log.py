@@ -68,7 +68,7 @@ def wait_for_holes(bootstrap_servers: str, topic: str, before: int, timeout_s: f
     while (left := len(read(bootstrap_servers, topic))) >= before:
         if time.monotonic() >= deadline_s:
             raise TimeoutError(f"{topic} wasn't compacted within {timeout_s:g} s")
-        time.sleep(1.0)
+        time.sleep(0.2)
     return left
 
 
@@ -92,10 +92,16 @@ def read(bootstrap_servers: str, topic: str, take: Callable[[bytes | None], bool
             "auto.offset.reset": "earliest",
         }
     )
-    partitions = consumer.list_topics(topic, timeout=10.0).topics[topic].partitions
+    try:
+        return sorted(_places(consumer, topic, take))
+    finally:
+        consumer.close()
+
+
+def _places(consumer: Consumer, topic: str, take: Callable[[bytes | None], bool]) -> Iterator[Place]:
+    partitions = consumer.list_topics(topic, timeout=30.0).topics[topic].partitions
     consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
     ended: set[int] = set()
-    found: list[Place] = []
     while len(ended) < len(partitions):
         for message in consumer.consume(10_000, 0.2):
             partition, error, key = int(message.partition() or 0), message.error(), message.key()
@@ -104,9 +110,7 @@ def read(bootstrap_servers: str, topic: str, take: Callable[[bytes | None], bool
                     raise RuntimeError(f"reading {topic}: {error}")
                 ended.add(partition)
             elif take(message.value()):
-                found.append(Place(partition, int(message.offset() or 0), bytes(key or b"")))
-    consumer.close()
-    return sorted(found)
+                yield Place(partition, int(message.offset() or 0), bytes(key or b""))
 
 
 def _send(producer: Producer, topic: str, events: list[Event]) -> None:

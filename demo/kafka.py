@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from demo.artifacts import Progress, kafka_jars
@@ -98,20 +99,20 @@ class EmbeddedKafka(JvmServer):
     def create_topic(
         self, name: str, partitions: int | None = None, config: Mapping[str, str] | None = None, timeout_s: float = 30.0
     ) -> None:
-        """Create a topic and wait until every partition has a leader.
+        """Create a topic and wait until every partition's leader answers.
 
         Raises:
             KafkaException: the broker refused (it exists, a bad name, a bad setting).
-            ServerError: no leaders within `timeout_s`.
+            ServerError: they don't within `timeout_s`.
         """
         count = partitions or self.partitions
         admin = self._admin()
         topic = NewTopic(name, num_partitions=count, replication_factor=1, config=dict(config or {}))
         admin.create_topics([topic], operation_timeout=timeout_s)[name].result(timeout_s)
         deadline = time.monotonic() + timeout_s
-        while not _has_leaders(admin, name, count):
+        while not _is_served(admin, name, count):
             if time.monotonic() >= deadline:
-                raise ServerError(f"topic {name} has no leaders after {timeout_s:g} s. The log:\n{self.log_tail()}")
+                raise ServerError(f"topic {name} isn't served after {timeout_s:g} s. The log:\n{self.log_tail()}")
             time.sleep(0.02)
 
     def properties(self) -> dict[str, str]:
@@ -160,9 +161,17 @@ class EmbeddedKafka(JvmServer):
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 2})
 
 
-def _has_leaders(admin: AdminClient, topic: str, count: int) -> bool:
-    found = admin.list_topics(topic, timeout=5.0).topics[topic].partitions
-    return len(found) == count and all(partition.leader >= 0 for partition in found.values())
+def _is_served(admin: AdminClient, topic: str, count: int) -> bool:
+    """Asks the leaders themselves: for a moment after the metadata names a leader, it refuses (NOT_LEADER_OR_FOLLOWER)."""
+    try:
+        found = admin.list_topics(topic, timeout=5.0).topics[topic].partitions
+        if len(found) < count or any(partition.leader < 0 for partition in found.values()):
+            return False
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = admin.list_offsets({TopicPartition(topic, number): latest for number in found}, request_timeout=5.0)
+        return all(answer.result(5.0) is not None for answer in asked.values())
+    except KafkaException:
+        return False
 
 
 def main() -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from demo.kafka import EmbeddedKafka
 from demo.registry import EmbeddedRegistry
 from tests.helpers.workers import Job
 
-settings.register_profile("ci", derandomize=True, deadline=None)
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
 
 TopicFactory = Callable[..., str]

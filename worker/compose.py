@@ -12,6 +12,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from schemas.load import Schema
+from worker.backup_wait import BackupWait
 from worker.batching import Batcher
 from worker.breaker import Breaker
 from worker.clients import consumer_config, made, max_message_bytes, producer_config
@@ -28,9 +29,8 @@ from worker.guard_watch import Guard
 from worker.hotswap import EngineSlot
 from worker.logs import kafka_logger
 from worker.loop import Timing, Worker
-from worker.onnx_engine import OnnxEngine
 from worker.pipeline import Pipeline, Probe
-from worker.plan_loading import Model, load_model, load_onnx
+from worker.plan_loading import Model, load_model, load_standby
 from worker.preflight import Cluster, find_model
 from worker.publish import Publisher, Routing
 from worker.settings_model import Settings
@@ -99,9 +99,7 @@ def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[E
     """The engines that serve and back up, with whatever looks after them. Leaving closes them all."""
     if is_watched(settings):
         backup = partial(load_backup, settings, features)
-        with watched_engines(
-            settings, lambda m, card: load_model(settings, m, card, features), backup, probe
-        ) as watched:
+        with watched_engines(settings, features, backup, probe) as watched:
             yield watched
         return
     engines = load_engines(settings, features)
@@ -122,7 +120,7 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         contract = contracts(settings)
         cleanup.callback(contract.close)
         engines = cleanup.enter_context(engines_of(settings, contract.features, probe))
-        standby = standby_of(settings, contract, engines.serving, cleanup)
+        standby = standby_of(settings, contract, engines, cleanup)
         computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(settings, kafka_logger())
         cluster.routing()  # so that a missing topic is found now
@@ -139,15 +137,19 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
         yield worker_of(settings, contract, computing, source, delivery, cluster.routing, probe)
 
 
-def standby_of(settings: Settings, contract: Contracts, engine: Engine, cleanup: ExitStack) -> StandBy:
-    """The stand-by of an engine that needs a GPU: its own model in ONNX Runtime, loaded now, while all is well."""
-    loaded: dict[str, Engine] = {}
-    if settings.engine.standby == "onnx" and not isinstance(engine, OnnxEngine):
+def standby_of(settings: Settings, contract: Contracts, engines: EngineSlot, cleanup: ExitStack) -> StandBy:
+    """The stand-by of engines that need a GPU: their own model in ONNX Runtime, loaded while all is well.
+
+    Each version of a store brings its own. A single model's is loaded here.
+    """
+    only, alone = engines.serving, None
+    if not engines.fitted:
         path, card = find_model(settings.engine.model)
-        loaded[engine.spec.digest] = load_onnx(settings, Model(path=path, card=card), contract.features)
-        cleanup.callback(loaded[engine.spec.digest].close)
+        alone = load_standby(settings, Model(path=path, card=card), contract.features, only)
+        if alone is not None:
+            cleanup.callback(alone.close)
     return StandBy(
-        lambda spec: loaded.get(spec.digest),
+        lambda engine: alone if engine is only and alone is not None else engines.standby_of(engine),
         retry_s=settings.engine.standby_retry_s,
         probe_rows=settings.engine.halve_to_rows,
         clock=time.monotonic,
@@ -217,6 +219,7 @@ def worker_of(  # noqa: PLR0913 - everything is injected
     takeover = Takeover(
         engines=engines,
         standby=computing.standby,
+        wait=BackupWait(engines, most_s=settings.models.backup_wait_s, clock=time.monotonic),
         guard=guard,
         breaker=breaker,
         poison_rows=settings.guard.poison_rows,

@@ -12,9 +12,11 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer
 
 from schemas.engine_card import EngineCard
+from schemas.load import Schema
 from schemas.model_store import is_store
 from worker.clients import control_consumer_config, control_producer_config, made
 from worker.control import Commands
+from worker.device_room import DeviceRoom
 from worker.engine import Engine, EngineSpec
 from worker.first_version import first_version
 from worker.fleet import Fleet
@@ -25,29 +27,28 @@ from worker.logs import kafka_logger
 from worker.memory_room import host_free_bytes
 from worker.model_thread import ModelThread, Watching
 from worker.pipeline import Probe
+from worker.plan_loading import Machine, Model, load_model, load_standby, this_machine
 from worker.settings_model import Settings
 from worker.shadow import Bounds
 from worker.shadow_run import Trial
 from worker.store_listing import StoreView, model_name
 from worker.swapper import Policy, Swapper
 
-MakeEngine = Callable[[Path, EngineCard], Engine]
-
 
 @contextmanager
 def watched_engines(
-    settings: Settings, make: MakeEngine, last_resort: Callable[[EngineSpec], Engine | None], probe: Probe
+    settings: Settings, features: Schema, last_resort: Callable[[EngineSpec], Engine | None], probe: Probe
 ) -> Iterator[EngineSlot]:
     """The engines of the store that `engine.model` names, and threads that look after its versions. Leaving ends them all.
 
-    make: an engine from the path of a model and its card. last_resort: the engine that `engine.backup` names. Raises `ContractError` if no version can serve, `StoreError` if
-    the folder can't be read, `UnreachableError` if the fleet's topics aren't there.
+    features: the feature schema. last_resort: the engine that `engine.backup` names. Raises `ContractError` if no version can
+    serve, `StoreError` if the folder can't be read, `UnreachableError` if the fleet's topics aren't there.
     """
     store = settings.engine.model
     model = model_name(store)
     handover = Handover()
     with ExitStack() as cleanup:
-        fleet = _fleet(settings, handover)
+        fleet = _fleet(settings, handover, probe)
         commands = Commands.none
         if fleet is not None:
             cleanup.callback(fleet.close)
@@ -55,10 +56,12 @@ def watched_engines(
             fleet.read(model)
             commands = lambda: told.commands  # noqa: E731 - a property, read anew each time
         view = StoreView(store, model)
-        loader = Loader(store=store, make=make, room=_room(settings), clock=time.monotonic, probe=probe)
+        loader = _loader(settings, features, probe)
         first = first_version(view, loader, commands(), model, older=settings.models.older_at_start)
         fitted = first.loaded.fitted
-        slot = EngineSlot(fitted.engine, last_resort(fitted.engine.spec), handover=handover, versions=[fitted])
+        slot = EngineSlot(
+            fitted.engine, last_resort(fitted.engine.spec), handover=handover, versions=[fitted], probe=probe
+        )
         cleanup.callback(slot.close)
         swapper = Swapper(
             policy=_policy(settings, model),
@@ -108,17 +111,38 @@ def _policy(settings: Settings, model: str) -> Policy:
     )
 
 
-def _room(settings: Settings) -> Room:
+def _loader(settings: Settings, features: Schema, probe: Probe) -> Loader:
+    machine = this_machine()
+
+    def make(path: Path, card: EngineCard) -> Engine:
+        return load_model(settings, path, card, features, machine)
+
+    def make_standby(path: Path, card: EngineCard, engine: Engine) -> Engine | None:
+        return load_standby(settings, Model(path=path, card=card), features, engine)
+
+    return Loader(
+        store=settings.engine.model,
+        make=make,
+        make_standby=make_standby,
+        room=_room(settings, machine),
+        clock=time.monotonic,
+        probe=probe,
+    )
+
+
+def _room(settings: Settings, machine: Machine) -> Room:
+    device = DeviceRoom(settings, machine)
     return Room(
         slots=settings.engine.slots,
         max_rows=settings.batching.max_rows,
         headroom_bytes=settings.models.headroom_bytes,
         host_free=host_free_bytes,
-        device=lambda: None,
+        device=device.memory,
+        device_bytes=device.needed_bytes,
     )
 
 
-def _fleet(settings: Settings, handover: Handover) -> Fleet | None:
+def _fleet(settings: Settings, handover: Handover, probe: Probe) -> Fleet | None:
     topics = settings.fleet
     if topics.control_topic is None:
         return None
@@ -136,4 +160,5 @@ def _fleet(settings: Settings, handover: Handover) -> Fleet | None:
         heartbeat_s=topics.heartbeat_s,
         clock=time.monotonic,
         wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+        probe=probe,
     )

@@ -104,6 +104,7 @@ class Fleet:
         producer: for both topics; not transactional.
         control_topic, state_topic: None for the latter: this worker's state is told to nobody.
         worker: its name in states and commands.
+        probe: called before and after this worker's finding is written; see `loading.LEAVING_PROBES`.
     """
 
     def __init__(  # noqa: PLR0913 - everything is injected
@@ -118,7 +119,9 @@ class Fleet:
         heartbeat_s: float,
         clock: Callable[[], float],
         wall_clock_ms: Callable[[], int],
+        probe: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._probe = probe
         self._reader = ControlReader(consumer, control_topic, self._take)
         self._producer = producer
         self._control_topic = control_topic
@@ -214,7 +217,9 @@ class Fleet:
                 by=self._worker,
                 at_ms=self._wall_clock_ms(),
             )
+            self._probe("control_writing")
             self._produce(self._control_topic, command.key, encode_command(command))
+            self._probe("control_written")
             log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
 
     def _say(self) -> None:

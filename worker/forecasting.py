@@ -67,6 +67,11 @@ class Forecasting:
         """The serving engine and its backup."""
         return self._takeover.engines
 
+    @property
+    def held(self) -> str | None:
+        """Why nothing may be computed now; None: all is well."""
+        return self._takeover.held
+
     def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
         """Between two batches: see `EngineSlot.turn_over`."""
         return self._takeover.turn_over(used)
@@ -104,7 +109,7 @@ class Forecasting:
         """The forecasts of the oldest flight, fit to be published; None if it has no rows. `behind`: the younger flights.
 
         Raises `FatalEngineError`; `EngineError` if no engine computes; `AbortableError` if the batch must be read again, or
-        if its forecasts aren't trusted and nothing else can make them (then the breaker has tripped).
+        if its forecasts aren't trusted and nothing else can make them now.
         """
         if flight.batch.slot is None:
             return None
@@ -192,7 +197,10 @@ class Forecasting:
         return self._guard.beside(run.forecasts.values, computed.forecasts.values[rows])
 
     def _must_leave(self, engine: Engine, trip: Trip) -> bool:
-        if self._takeover.can_leave(engine) or self._without_backup == "stop":
+        if self._takeover.can_leave(engine):
+            return True
+        self._takeover.await_backup(f"{trip.rule}: {trip.detail}")
+        if self._without_backup == "stop":
             return True
         self._tallies.guard_tripped(trip.rule)
         return False
@@ -215,6 +223,8 @@ class Forecasting:
     ) -> Checked:
         """The rows in `faults` by another engine, the others as they are."""
         rows = np.array(sorted(faults), np.intp)
+        if self._takeover.other_than(computed.engine) is None:
+            self._takeover.await_backup(faults[int(rows[0])].detail)
         for fault in faults.values():
             self._tallies.guard_tripped(fault.rule)
         run, refused = self._by_another(computed.engine, flight.copied_inputs(), rows, behind)

@@ -11,7 +11,7 @@ What this file guarantees:
 What it assumes:
 
 - Each reference has one writer. `Mailbox`: one thread puts, one takes. `quarantined`: the fleet's thread writes (without a
-  fleet: nobody). `status`, `loading`, `sample_every`: the loader's thread writes. `sample_wanted`: the loader's thread sets
+  fleet: nobody). `status`, `loading`, `backup_expected`, `sample_every`: the loader's thread writes. `sample_wanted`: the loader's thread sets
   it, the loop's clears it.
 - Assigning a reference is atomic, as it is in CPython with and without its global lock.
 """
@@ -63,11 +63,22 @@ class Mailbox(Generic[T]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """An engine that was proved, the version that it runs, and how its forecasts usually are."""
+    """An engine that was proved, the version that it runs, and how its forecasts usually are.
+
+    standby: the same version's model by another runtime, for when the engine's device has no memory left; None if it has
+    none. Whoever owns the engine owns it, too.
+    """
 
     engine: Engine
     version: VersionId
     reference: Reference = field(default_factory=Reference)
+    standby: Engine | None = None
+
+    def close(self) -> None:
+        """Free the engine and its stand-by. Idempotent, as `Engine.close` is."""
+        self.engine.close()
+        if self.standby is not None:
+            self.standby.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -148,6 +159,8 @@ class Handover:
         """Version -> reason."""
         self.status = ModelStatus()
         self.loading = False
+        self.backup_expected = False
+        """A backup is wanted and isn't loaded yet."""
         self.sample_every = 0
         """The loop offers each so many-th batch for comparison; 0: none."""
         self.sample_wanted = False

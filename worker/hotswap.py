@@ -18,6 +18,9 @@ from worker.version_choice import VersionId
 
 MAX_SAMPLE_ROWS = 1024
 """Rows of a batch that are copied for a comparison: well under a millisecond of the loop's time."""
+QUARANTINED = "quarantined"
+"""What a forecast says that the backup made because the fleet quarantined the version before it."""
+NOTHING_ELSE = "no other version can serve: release it, or publish another one"
 
 
 class EngineSlot:
@@ -29,6 +32,7 @@ class EngineSlot:
         handover: brings other engines. None: it stays with these.
         versions: which versions the two run. A backup without a version is the last resort: it is never freed, and is the
             backup again whenever there is no other.
+        probe: called with the name of each point where a version changes; see `loading.MODEL_PROBES`.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class EngineSlot:
         *,
         handover: Handover | None = None,
         versions: Sequence[Fitted] = (),
+        probe: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._serving = serving
         self._backup = backup
         self._handover = handover or Handover()
         self._fitted = list(versions)
+        self._probe = probe
         self._last_resort = backup if backup is not None and self._version(backup) is None else None
         self._leaving: list[Engine] = []
         self._rolled_back: str | None = None
@@ -73,8 +79,13 @@ class EngineSlot:
         return self._fitted
 
     @property
+    def backup_expected(self) -> bool:
+        """Whether there is no backup now, but one is on its way."""
+        return self._backup is None and self._handover.backup_expected
+
+    @property
     def rolled_back(self) -> str | None:
-        """Why the serving engine serves in the place of the one chosen; None while the chosen one serves."""
+        """Why the serving engine serves in the place of the one chosen, as forecasts say it; None while the chosen one serves."""
         return self._rolled_back
 
     @property
@@ -118,6 +129,26 @@ class EngineSlot:
         """
         return self._next(reason, told=False)
 
+    def hold(self, reason: str) -> bool:
+        """Compute nothing until another version was handed over; the one that serves is quarantined as in `roll_back`.
+
+        For when the serving version must go and there is no backup. False, with nothing changed, if nobody could bring
+        another one.
+        """
+        version = self._version(self._serving)
+        if version is None:
+            return False
+        self._held = f"{reason}; {NOTHING_ELSE}"
+        self._rollbacks += 1  # what is on its way was thought out before
+        left = Left(version=version, now=None, reason=reason, told=False, held=True)
+        self._handover.inbox.put(left)
+        self._handover.left.put(left)
+        return True
+
+    def standby_of(self, engine: Engine) -> Engine | None:
+        """What computes the version of `engine` while its device has no memory left; None if nothing does."""
+        return next((each.standby for each in self._fitted if each.engine is engine), None)
+
     def sample(self, engine: Engine, columns: Columns, values: NDArray[np.float32]) -> None:
         """Offer a batch that `engine` has computed for comparison: now and then, if someone asks, it is copied.
 
@@ -139,7 +170,13 @@ class EngineSlot:
         if self._closed:
             return
         self._closed = True
-        held = [self._serving, self._backup, self._last_resort, *self._leaving]
+        held = [
+            self._serving,
+            self._backup,
+            self._last_resort,
+            *self._leaving,
+            *(each.standby for each in self._fitted),
+        ]
         for engine in {id(engine): engine for engine in held if engine is not None}.values():
             engine.close()
         self._leaving.clear()
@@ -157,6 +194,7 @@ class EngineSlot:
         if order.serving.engine is not self._serving:
             self._rolled_back = None
         self._serving, self._backup, self._held = order.serving.engine, backup, None
+        self._probe("model_taken")
         self._handover.inbox.put(Turned(order))
 
     def _leave_out(self, serving: Engine, backup: Engine | None) -> None:
@@ -172,18 +210,22 @@ class EngineSlot:
 
     def _obey(self, told: Mapping[VersionId, str]) -> str | None:
         """The fleet's quarantine has changed. A quarantined backup goes; a quarantined serving version goes at once."""
-        self._told = told
+        before, self._told = self._told, told
         if self._backup is not None and self._version(self._backup) in told:
             self._go(self._backup)
             self._backup = None if self._backup is self._last_resort else self._last_resort
         version = self._version(self._serving)
         reason = None if version is None else told.get(version)
         if reason is None or version is None:
-            self._held = None
+            if version in before:  # released; before the fleet has heard of what this worker holds back, it isn't
+                self._held = None
             return None
         reason = f"version {version} was quarantined: {reason}"
+        already = self._held is not None
         if self._next(reason, told=True) is None:
-            self._held = f"{reason}; no other version can serve: release it, or publish another one"
+            self._held = f"{reason}; {NOTHING_ELSE}"
+            if already:
+                return None
             self._handover.inbox.put(Left(version=version, now=None, reason=reason, told=True, held=True))
         return reason
 
@@ -195,8 +237,9 @@ class EngineSlot:
         self._serving, self._backup = self._backup, None
         if self._last_resort is not self._serving:
             self._backup = self._last_resort
-        self._rolled_back, self._held = reason, None
+        self._rolled_back, self._held = (QUARANTINED if told else reason), None
         self._rollbacks += 1
+        self._probe("model_left")
         if version is not None:
             now = self._version(self._serving)
             left = Left(version=version, now=now, reason=reason, told=told, held=False)
@@ -206,10 +249,14 @@ class EngineSlot:
         return self._serving
 
     def _free(self, used: Callable[[Engine], bool]) -> None:
-        for engine in [engine for engine in self._leaving if not used(engine)]:
+        for engine in [engine for engine in self._leaving if not self._in_use(engine, used)]:
             self._leaving.remove(engine)
             self._fitted = [each for each in self._fitted if each.engine is not engine]
             self._handover.inbox.put(Freed(engine))
+
+    def _in_use(self, engine: Engine, used: Callable[[Engine], bool]) -> bool:
+        standby = self.standby_of(engine)
+        return used(engine) or (standby is not None and used(standby))
 
     def _version(self, engine: Engine) -> VersionId | None:
         return next((each.version for each in self._fitted if each.engine is engine), None)

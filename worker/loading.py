@@ -15,13 +15,20 @@ from schemas.engine_card import EngineCard
 from schemas.model_store import open_version
 from worker.deadline import Clock
 from worker.engine import Engine, EngineSpec
-from worker.errors import FatalEngineError
+from worker.errors import FatalEngineError, OutOfDeviceMemoryError
 from worker.guard_reference import reference_of
 from worker.handover import Fitted
 from worker.low_priority import at_low_priority
-from worker.memory_room import DeviceAsked, FreeBytes, NoRoomError, needed_bytes, require_room
+from worker.memory_room import (
+    DeviceAsked,
+    FreeBytes,
+    NoRoomError,
+    needed_bytes,
+    require_room,
+    stated_device_bytes,
+)
 from worker.model_status import DeviceMemory, Phase
-from worker.proving import prove, warm
+from worker.proving import ProofError, prove, warm
 from worker.store_listing import model_bytes
 from worker.version_choice import VersionId
 
@@ -31,10 +38,14 @@ MODEL_PROBES = (
     "model_proven",
     "model_warm",
     "model_handed_over",
+    "model_taken",
     "model_turned",
+    "model_closing",
     "model_freed",
 )
 """Points on a version's way where tests stop the process, in their order."""
+LEAVING_PROBES = ("model_left", "control_writing", "control_written")
+"""And on the way of one that is left: the backup has taken over; before and after the fleet is told."""
 
 
 class RefusedError(Exception):
@@ -62,16 +73,24 @@ class Loaded:
         """What computes it."""
         return self.fitted.engine
 
+    def close(self) -> None:
+        """Free its engine and its stand-by."""
+        self.fitted.close()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What an engine may take. host_free, device: ask for free memory; None from them means unknown."""
+    """What an engine may take. host_free, device: ask for free memory; None from them means unknown.
+
+    device_bytes: what a version takes on the device, by its card.
+    """
 
     slots: int
     max_rows: int
     headroom_bytes: int
     host_free: FreeBytes
     device: DeviceAsked
+    device_bytes: Callable[[EngineCard], int] = stated_device_bytes
 
 
 class Loader:
@@ -80,6 +99,7 @@ class Loader:
     Args:
         store: the model's folder.
         make: an engine from the path of a version's model and its card; raises what it likes.
+        make_standby: the stand-by for the engine that was made of it, None if it needs none; likewise.
         room: how much memory there is, and must stay.
         clock: monotonic.
         timed: is told the seconds of each phase.
@@ -95,9 +115,11 @@ class Loader:
         clock: Clock,
         timed: Callable[[Phase, float], None] = lambda _phase, _seconds: None,
         probe: Callable[[str], None] = lambda _: None,
+        make_standby: Callable[[Path, EngineCard, Engine], Engine | None] = lambda _path, _card, _engine: None,
     ) -> None:
         self._store = store
         self._make = make
+        self._make_standby = make_standby
         self._room = room
         self._clock = clock
         self.timed = timed
@@ -112,7 +134,7 @@ class Loader:
             return self._load(version, like)
         except (FatalEngineError, RefusedError):
             raise
-        except NoRoomError as error:
+        except (NoRoomError, OutOfDeviceMemoryError) as error:
             raise RefusedError(str(error), passing=True) from error
         except Exception as error:  # whatever a broken version makes a runtime raise, it stops nothing else
             raise RefusedError(f"{error}" or type(error).__name__) from error
@@ -139,17 +161,27 @@ class Loader:
         with self._phase(Phase.ROOM):
             size = model_bytes(opened.folder)
             host = needed_bytes(size, card, slots=room.slots, max_rows=room.max_rows)
-            self._require(host, _device_bytes(card))
-        with self._phase(Phase.LOAD):
-            engine = self._make(opened.model, card)
+            self._require(host, room.device_bytes(card))
+        fitted = self._made(opened.model, card, version)
         try:
             self._probe("model_loaded")
-            return self._prove(engine, card, version, like)
+            return self._prove(fitted, card, like)
         except BaseException:
-            engine.close()
+            fitted.close()
             raise
 
-    def _prove(self, engine: Engine, card: EngineCard, version: VersionId, like: EngineSpec | None) -> Loaded:
+    def _made(self, model: Path, card: EngineCard, version: VersionId) -> Fitted:
+        with self._phase(Phase.LOAD):
+            engine = self._make(model, card)
+            try:
+                standby = self._make_standby(model, card, engine)
+            except BaseException:
+                engine.close()
+                raise
+        return Fitted(engine, version, reference_of(card), standby)
+
+    def _prove(self, fitted: Fitted, card: EngineCard, like: EngineSpec | None) -> Loaded:
+        engine, standby = fitted.engine, fitted.standby
         if like is not None and dict(engine.spec.inputs) != dict(like.inputs):
             raise RefusedError(
                 f"inputs: got {dict(engine.spec.inputs)}, the serving version has {dict(like.inputs)}; "
@@ -157,11 +189,13 @@ class Loader:
             )
         with self._phase(Phase.PROVE):
             at_low_priority(lambda: prove(engine, card))
+            if standby is not None:
+                _prove_standby(standby, card)
         self._probe("model_proven")
         with self._phase(Phase.WARM):
             full_batch_s = at_low_priority(lambda: warm(engine, card, self._clock))
         self._probe("model_warm")
-        return Loaded(fitted=Fitted(engine, version, reference_of(card)), full_batch_s=full_batch_s)
+        return Loaded(fitted=fitted, full_batch_s=full_batch_s)
 
     def _require(self, host_bytes: int, device_bytes: int) -> None:
         room = self._room
@@ -179,6 +213,8 @@ class Loader:
             self.timed(phase, self._clock() - began_s)
 
 
-def _device_bytes(card: EngineCard) -> int:
-    """The most that any plan of the version takes on a device, bytes; which one fits is known once it is loaded."""
-    return max(((plan.device_memory_bytes or 0) + plan.size_bytes for plan in card.plans), default=0)
+def _prove_standby(standby: Engine, card: EngineCard) -> None:
+    try:
+        at_low_priority(lambda: prove(standby, card))
+    except ProofError as error:
+        raise RefusedError(f"its stand-by: {error}") from error

@@ -159,10 +159,10 @@ class Worker:
     # -- the data's way ----------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        self._pipeline.turn_over()  # first: a quarantine comes before a commit that is due
         self._pipeline.publish_finished()
         self._pipeline.commit_if_due()
-        self._pipeline.turn_over()
-        if self._breaker.tripped is not None or self._pipeline.engines.held is not None:
+        if self._breaker.tripped is not None or self._pipeline.held is not None:
             self._fetch(wanted=False)
             self._source.poll(0, self._timing.poll_s)
         elif self._pipeline.open_slot():
@@ -325,8 +325,8 @@ class Worker:
             reasons.append("the consumer group hasn't assigned partitions yet")
         if self.stuck is not None:
             reasons.append(self.stuck)
-        if self._pipeline.engines.held is not None:
-            reasons.append(self._pipeline.engines.held)
+        if self._pipeline.held is not None:
+            reasons.append(self._pipeline.held)
         if self._source.held:
             reasons.append(
                 f"partitions {sorted(self._source.held)} wait for a writer schema; is the registry reachable?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.engine_card import EngineCard
+from schemas.engine_card import EngineCard, Plan
 from worker.model_status import DeviceMemory
 
 HOST_FACTOR = 3
@@ -29,6 +29,16 @@ def needed_bytes(model_bytes: int, card: EngineCard, *, slots: int, max_rows: in
     """An estimate of what the engine takes on the host: the model's file, and slots for `max_rows` rows each way."""
     per_row = sum(_values(tensor.shape) for tensor in (*card.inputs, *card.outputs))
     return HOST_FACTOR * model_bytes + slots * max_rows * per_row * 4
+
+
+def stated_device_bytes(card: EngineCard) -> int:
+    """The most that any plan of the version takes on a device, bytes; 0 without plans."""
+    return max((plan_device_bytes(plan) for plan in card.plans), default=0)
+
+
+def plan_device_bytes(plan: Plan) -> int:
+    """What a plan takes on the device, bytes: what its card states, and its file, whose weights may lie there beside it."""
+    return (plan.device_memory_bytes or 0) + plan.size_bytes
 
 
 def require_room(where: str, needed: int, free: int | None, headroom: int) -> None:

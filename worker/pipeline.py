@@ -141,6 +141,11 @@ class Pipeline:
         """The engines, for those who report on them."""
         return self._forecasting.engines
 
+    @property
+    def held(self) -> str | None:
+        """Why nothing may be computed now; None: all is well."""
+        return self._forecasting.held
+
     def turn_over(self) -> None:
         """Between two batches: take up another engine that was handed over.
 

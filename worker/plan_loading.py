@@ -21,7 +21,7 @@ import structlog
 from schemas.card_signature import SignatureError, load_public_keys, load_signed_card
 from schemas.engine_card import CARD_NAME, EngineCard, Precision, load_card
 from schemas.model_store import is_store
-from schemas.plan_choice import RuntimeName, missing_plan_message, select_plan
+from schemas.plan_choice import Gpu, PlanRuntime, RuntimeName, missing_plan_message, select_plan
 from worker.cuda import Cuda, NoGpuError, load_cuda
 from worker.engine import Engine
 from worker.errors import ContractError
@@ -54,6 +54,21 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """What of a machine matters to the plans of one card. absent: why libraries that they need aren't here."""
+
+    cuda: Cuda
+    gpu: Gpu
+    libraries: Mapping[RuntimeName, TensorRtLibrary]
+    absent: tuple[str, ...]
+
+    @property
+    def runtimes(self) -> list[PlanRuntime]:
+        """What can load plans here."""
+        return [library.runtime for library in self.libraries.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """An ONNX file with its card, in a folder where the card's plans lie too."""
 
@@ -80,7 +95,7 @@ def load_model(
 
     Raises `ContractError` if `engine.trusted_keys` are set and the card isn't signed by any, `MissingPlanError`, and what `OnnxEngine.load` and `tensorrt_load.load_engine` raise.
     """
-    here, model = machine or Machine(run=_run), Model(path=path, card=card)
+    here, model = machine or this_machine(), Model(path=path, card=card)
     wanted = settings.engine
     if wanted.runtime == "onnx" or (wanted.runtime == "auto" and not card.plans):
         return load_onnx(settings, model, schema)
@@ -113,22 +128,13 @@ def _require_trusted(settings: Settings, model: Model) -> None:
 def _with_plan(settings: Settings, model: Model, schema: Mapping[str, Any], machine: Machine) -> Engine:
     """The engine with the first plan that fits. Raises `NoGpuError`, `MissingPlanError`."""
     _require_trusted(settings, model)
-    cuda = machine.cuda()
-    gpu = cuda.gpu()
+    here = what_is_here(model.card, machine)
     rows = rows_per_batch(settings, model.card)
-    libraries: dict[RuntimeName, TensorRtLibrary] = {}
-    absent = []
-    for name in dict.fromkeys(plan.runtime for plan in model.card.plans):
-        try:
-            libraries[name] = machine.library(name)
-        except RuntimeMissingError as error:
-            absent.append(f"  - {error}")
-    runtimes = [library.runtime for library in libraries.values()]
-    choice = select_plan(model.card, gpu, runtimes, rows=rows)
+    choice = select_plan(model.card, here.gpu, here.runtimes, rows=rows)
     if choice.plan is None:
-        said = missing_plan_message(model.card, gpu, runtimes, choice)
-        raise MissingPlanError("\n".join([said, *absent, 'or set engine.on_missing_plan to "build" or "onnx"']))
-    device = Device(cuda=cuda, library=libraries[choice.plan.runtime])
+        said = missing_plan_message(model.card, here.gpu, here.runtimes, choice)
+        raise MissingPlanError("\n".join([said, *here.absent, 'or set engine.on_missing_plan to "build" or "onnx"']))
+    device = Device(cuda=here.cuda, library=here.libraries[choice.plan.runtime])
     engine = load_engine(
         model.folder / choice.plan.file,
         choice.plan,
@@ -138,8 +144,37 @@ def _with_plan(settings: Settings, model: Model, schema: Mapping[str, Any], mach
         slots=settings.engine.slots,
         max_rows=rows,
     )
-    log.info("plan loaded", plan=choice.plan.file, gpu=gpu.name, runtime=str(device.library.runtime))
+    log.info("plan loaded", plan=choice.plan.file, gpu=here.gpu.name, runtime=str(device.library.runtime))
     return engine
+
+
+def what_is_here(card: EngineCard, machine: Machine) -> Here:
+    """The GPU, and the libraries that the card's plans ask for. Raises `NoGpuError`."""
+    cuda = machine.cuda()
+    gpu = cuda.gpu()
+    libraries: dict[RuntimeName, TensorRtLibrary] = {}
+    absent = []
+    for name in dict.fromkeys(plan.runtime for plan in card.plans):
+        try:
+            libraries[name] = machine.library(name)
+        except RuntimeMissingError as error:
+            absent.append(f"  - {error}")
+    return Here(cuda=cuda, gpu=gpu, libraries=libraries, absent=tuple(absent))
+
+
+def load_standby(settings: Settings, model: Model, schema: Mapping[str, Any], engine: Engine) -> Engine | None:
+    """What computes `model` while the device of `engine`, which was made of it, has no memory left: ONNX Runtime on the CPU.
+
+    None if `engine` needs no device, or by `engine.standby`. Raises as `load_onnx` does.
+    """
+    if settings.engine.standby == "off" or isinstance(engine, OnnxEngine):
+        return None
+    return load_onnx(settings, model, schema)
+
+
+def this_machine() -> Machine:
+    """The one that this process runs on."""
+    return Machine(run=_run)
 
 
 def _built(model: Model, missing: str, machine: Machine) -> Model:

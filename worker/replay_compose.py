@@ -65,7 +65,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
         loaded = load_engines(own, contract.features)
         engines = OneModel(loaded.serving, loaded.backup)
         cleanup.callback(engines.close)
-        standby = standby_of(own, contract, engines.serving, cleanup)
+        standby = standby_of(own, contract, engines, cleanup)
         computing = Computing(engines=engines, standby=standby)
         cluster = Cluster(own, kafka_logger())
         cluster.routing()

@@ -26,6 +26,8 @@ from worker.replay_book import Totals
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 0.2
+STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Both reach a process when somebody stops the replay: SIGTERM by us, SIGINT from its terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +77,15 @@ def run_parts(
 ) -> Sequence[Ended]:
     """Run all commands at once until the last one ends: how each did, in their order.
 
-    When `stopping`, all are asked to end (SIGTERM); they finish what is under way. Whatever ends this function, no process
-    is left behind.
+    When `stopping`, all are asked to end (SIGTERM); they finish what is under way. One that has only just been started, and
+    doesn't listen to signals yet, is ended by it: it had nothing under way, so its code is 0, too. Whatever ends this
+    function, no process is left behind.
     """
     processes = [_started(command) for command in commands]
     try:
-        standings = _followed(processes, tell, stopping)
-        codes = [process.wait() for process in processes]
+        standings, asked = _followed(processes, tell, stopping)
+        ended = [process.wait() for process in processes]
+        codes = [0 if asked and -code in STOPS else code for code in ended]
     finally:
         for process in processes:
             if process.poll() is None:
@@ -101,8 +105,8 @@ def _followed(
     processes: Sequence[subprocess.Popen[str]],
     tell: Callable[[Sequence[Standing]], None],
     stopping: Callable[[], bool],
-) -> Sequence[Standing]:
-    """The last standing of each; returns when all have closed their output."""
+) -> tuple[Sequence[Standing], bool]:
+    """The last standing of each, and whether they were asked to end; returns when all have closed their output."""
     standings = [Standing() for _ in processes]
     asked = False
     with selectors.DefaultSelector() as selector:
@@ -119,7 +123,7 @@ def _followed(
                 asked = True
                 for process in processes:
                     process.send_signal(signal.SIGTERM)
-    return standings
+    return standings, asked
 
 
 def orphaned(parent: int) -> Callable[[], bool]:

@@ -99,5 +99,6 @@ class GuardSettings(Section):
     )
     without_backup: Literal["stop", "publish"] = Field(
         default="stop",
-        description="what a distribution that drifted does when there is no backup: `stop` consuming, or only count it",
+        description="what a distribution that drifted does when there is no backup: `stop` consuming (on a store of versions until another "
+        "one can serve, else until a restart), or only count it",
     )

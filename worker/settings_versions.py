@@ -29,6 +29,11 @@ class ModelsSettings(Section):
         ge=0,
         description="memory that must stay free on host and device when a version is loaded, bytes",
     )
+    backup_wait_s: Seconds = Field(
+        default=30.0,
+        description="when the guard needs the backup while it is still being loaded, reading stops for so long at most, "
+        "seconds; after that `guard.without_backup` holds",
+    )
     older_at_start: bool = Field(
         default=True,
         description="start with an older version when the one to serve is refused; false: refuse to start",

@@ -1,17 +1,19 @@
 """The engine that computes while the device of the serving one has no memory left.
 
-The same model by another runtime: forecasts stay the version's own, only slower. Left as soon as the device takes a
-batch again, which is tried between batches, at intervals. The loop's thread only.
+The same version by another runtime: forecasts stay the version's own, only slower. Left as soon as the device takes a
+batch again, which is tried between batches, at intervals, while the stand-by goes on. The loop's thread only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from weakref import WeakSet
 
 import structlog
 
 from worker.deadline import Clock
-from worker.engine import Engine, EngineSpec
+from worker.engine import Engine, Ticket
 from worker.errors import EngineError, FatalEngineError
 
 log = structlog.get_logger(__name__)
@@ -31,7 +33,7 @@ class StandBy:
 
     def __init__(
         self,
-        engine_for: Callable[[EngineSpec], Engine | None],
+        engine_for: Callable[[Engine], Engine | None],
         *,
         retry_s: float,
         probe_rows: int,
@@ -43,6 +45,8 @@ class StandBy:
         self._clock = clock
         self._primary: Engine | None = None
         self._engine: Engine | None = None
+        self._all: WeakSet[Engine] = WeakSet()
+        self._trial: Ticket | None = None
         self._next_try_s = float("inf")
 
     @property
@@ -60,15 +64,21 @@ class StandBy:
         return self._engine if self._engine is not None and self._primary is engine else engine
 
     def is_standby(self, engine: Engine) -> bool:
-        """Whether `engine` is the stand-by; also after it was left, for batches that it still has."""
-        return engine is self._engine
+        """Whether `engine` is a stand-by; also after it was left, for batches that it still has."""
+        return engine in self._all
+
+    def uses(self, engine: Engine) -> bool:
+        """Whether a trial of `engine` is under way, so that it mustn't be closed."""
+        return self._trial is not None and self._primary is engine
 
     def enter(self, primary: Engine) -> Engine | None:
         """Stand in for `primary` from now on; None if there is no stand-by for it."""
-        engine = self._engine_for(primary.spec)
+        engine = self._engine_for(primary)
         if engine is None or engine is primary:
             return None
+        self.forget()
         self._engine, self._primary = engine, primary
+        self._all.add(engine)
         self._next_try_s = self._clock() + self._retry_s
         log.error(
             "device memory is full; the stand-by computes", model=primary.spec.model, version=primary.spec.version
@@ -76,33 +86,61 @@ class StandBy:
         return engine
 
     def try_primary(self) -> bool:
-        """If it is time, see whether the primary computes again, and leave the stand-by if so. True if it was left.
+        """See whether the primary computes again, and leave the stand-by if so. True if it was left.
 
+        Doesn't wait: one call begins the trial when it is time, and a later one sees what came of it.
         Call between batches only, while the primary has no tickets outstanding. Raises `FatalEngineError`.
         """
-        primary, now_s = self._primary, self._clock()
-        if primary is None or now_s < self._next_try_s:
+        primary = self._primary
+        if primary is None:
             return False
-        self._next_try_s = now_s + self._retry_s
-        slot = primary.acquire()
-        if slot is None:
+        if self._trial is None and self._clock() >= self._next_try_s:
+            self._next_try_s = self._clock() + self._retry_s
+            self._trial = self._begun(primary)
+        if self._trial is None or not primary.wait(self._trial, 0.0) or not self._went_well(primary):
             return False
-        try:
-            for column in slot.columns.values():
-                column[: self._probe_rows] = 0.0
-            primary.collect(primary.submit(slot, min(self._probe_rows, primary.spec.max_rows)))
-        except FatalEngineError:
-            raise
-        except EngineError as error:
-            log.warning("the device is still full; the stand-by goes on", reason=str(error))
-            return False
-        finally:
-            primary.release(slot)
         self.forget()
         log.warning("the device computes again; the stand-by is left")
         return True
 
     def forget(self) -> None:
-        """Stop standing in."""
-        self._primary = None
+        """Stop standing in. A trial under way is waited for: it is a small batch."""
+        if self._primary is not None and self._trial is not None:
+            with suppress(EngineError):  # nobody wants to know any more
+                self._went_well(self._primary)
+        self._primary = self._engine = None
         self._next_try_s = float("inf")
+
+    def _begun(self, primary: Engine) -> Ticket | None:
+        """A small batch, submitted; None if the primary has no free slot or refuses it."""
+        slot = primary.acquire()
+        if slot is None:
+            return None
+        rows = min(self._probe_rows, primary.spec.max_rows)
+        for column in slot.columns.values():
+            column[:rows] = 0.0
+        try:
+            return primary.submit(slot, rows)
+        except EngineError as error:
+            primary.release(slot)
+            _still_full(error)
+            return None
+
+    def _went_well(self, primary: Engine) -> bool:
+        trial, self._trial = self._trial, None
+        assert trial is not None  # noqa: S101 - its callers have one
+        try:
+            primary.collect(trial)
+        except EngineError as error:
+            _still_full(error)
+            return False
+        finally:
+            primary.release(trial.slot)
+        return True
+
+
+def _still_full(error: EngineError) -> None:
+    """Note it, or raise it if it is a `FatalEngineError`."""
+    if isinstance(error, FatalEngineError):
+        raise error
+    log.warning("the device is still full; the stand-by goes on", reason=str(error))

@@ -92,6 +92,7 @@ class Swapper:
         self._bulletin.starts_with(first.loaded.version)
         loader.timed = self._bulletin.timed
         handover.status = replace(handover.status, loads=first.loads)
+        handover.backup_expected = self._expects_backup()
 
     # -- reports of the loop -----------------------------------------------------------------------------------------
 
@@ -142,8 +143,9 @@ class Swapper:
             self._going.append(backup)
             self._backup = None
         for loaded in [each for each in self._going if each.engine is engine]:
+            self._probe("model_closing")
             self._going.remove(loaded)
-            loaded.engine.close()
+            loaded.close()
             self._probe("model_freed")
 
     def _left(self, left: Left) -> None:
@@ -151,10 +153,11 @@ class Swapper:
         log.error("version left", version=str(left.version), reason=left.reason, now=str(left.now), held=left.held)
         if not left.told:
             self._findings.add(left.version, left.reason)
+        if not (left.held and left.told):
+            self._rollbacks += 1
         if left.held:
             self._held = left.reason
             return
-        self._rollbacks += 1
         if self._serving is not None:
             self._bulletin.move(self._serving.version, State.RETIRED)
             self._going.append(self._serving)
@@ -308,7 +311,7 @@ class Swapper:
         loaded, self._next = self._next, None
         self._end_trial()
         if loaded is not None:
-            loaded.engine.close()
+            loaded.close()
             self._bulletin.move(loaded.version, State.REFUSED)
             self._refused(loaded.version, reason)
 
@@ -324,7 +327,7 @@ class Swapper:
         self._end_trial()
         if loaded is not None:
             log.info("version dropped before it served", version=str(loaded.version), reason=reason)
-            loaded.engine.close()
+            loaded.close()
             self._bulletin.move(loaded.version, State.RETIRED)
 
     def close(self) -> None:
@@ -341,6 +344,7 @@ class Swapper:
 
     def _publish(self) -> None:
         self._handover.loading = self._next is not None or self._ordered is not None or bool(self._going)
+        self._handover.backup_expected = self._expects_backup()
         shadow = None if self._shadow is None else self._shadow.difference
         self._bulletin.publish(
             self._view,
@@ -350,6 +354,10 @@ class Swapper:
             held=self._held,
             device=self._loader.device_memory(),
         )
+
+    def _expects_backup(self) -> bool:
+        wanted = self._choice.backup
+        return self._policy.keep_backup and wanted is not None and wanted not in self._view.refused
 
     def _remember(self, version: VersionId) -> None:
         if version in self._served:

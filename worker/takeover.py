@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from worker.backup_wait import BackupWait
 from worker.breaker import Breaker
 from worker.engine import Columns, Engine, Slot
 from worker.errors import AbortableError, EngineError
@@ -37,7 +38,8 @@ class Takeover:
         engines: the serving engine and its backup. The backup's inputs must be among the serving one's.
         standby: stands in while a device has no memory left.
         guard: is told of roll-backs, and knows a control batch of each engine.
-        breaker: tripped when forecasts aren't trusted and there is no backup.
+        wait: for a backup that is on its way.
+        breaker: tripped when forecasts aren't trusted, there is no backup, and nobody can bring another version.
         poison_rows, floor_rows: see `recompute`.
     """
 
@@ -46,6 +48,7 @@ class Takeover:
         *,
         engines: EngineSlot,
         standby: StandBy,
+        wait: BackupWait,
         guard: Guard,
         breaker: Breaker,
         poison_rows: int,
@@ -54,6 +57,7 @@ class Takeover:
     ) -> None:
         self._engines = engines
         self._standby = standby
+        self._wait = wait
         self._guard = guard
         self._breaker = breaker
         self._poison_rows = poison_rows
@@ -73,11 +77,19 @@ class Takeover:
         """The serving engine and its backup."""
         return self._engines
 
+    @property
+    def held(self) -> str | None:
+        """Why nothing may be computed now; None: all is well."""
+        return self._engines.held or self._wait.held
+
     def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
         """Between two batches: see `EngineSlot.turn_over`."""
-        left = self._engines.turn_over(used)
+        doubted = None if self._wait.held is None else self._engines.serving
+        left = self._engines.turn_over(lambda engine: used(engine) or self._standby.uses(engine))
         if left is not None:  # the fleet knows better than this worker's window
             self._standby.forget()
+            self._guard.rolled_back()
+        elif doubted is not None and doubted is not self._engines.serving:
             self._guard.rolled_back()
         if self._engines.fitted is not self._known:
             self._learn()
@@ -172,11 +184,19 @@ class Takeover:
         """Whether something else can compute instead of `engine`."""
         return engine is not self.engine or self._engines.can_roll_back
 
+    def await_backup(self, why: str) -> None:
+        """Raise `AbortableError` if a backup is on its way that can do better; its records are read again then."""
+        if self._wait.needs(why):
+            raise AbortableError(why)
+
     def leave(self, engine: Engine, trip: Trip, behind: Sequence[Flight], error: EngineError | None = None) -> None:
         """Roll back from `engine`, and compute again what it still has.
 
-        Without a backup raises `error`, or trips the breaker and raises `AbortableError`: nothing else can make these forecasts.
+        Without a backup raises `AbortableError` while one is on its way. If none is, raises `error`, or raises
+        `AbortableError` after it quarantined the version, or, where nobody can bring another one, tripped the breaker.
         """
+        if engine is self.engine and not self._engines.can_roll_back:
+            self.await_backup(f"{trip.rule}: {trip.detail}")
         self._tallies.guard_tripped(trip.rule)
         if engine is not self.engine:  # another one computes already
             return
@@ -184,6 +204,7 @@ class Takeover:
         if not self._roll_back(trip):
             if error is not None:
                 raise error
+            self._hold(trip)
             self._breaker.trip(
                 f"{trip.rule}: {trip.detail}; there is no backup to take over, so consuming stopped. Set engine.backup, or "
                 "publish a sound version, then restart the worker."
@@ -212,6 +233,14 @@ class Takeover:
                 each.error = None
                 each.computed = self.elsewhere(each, ())
         return True
+
+    def _hold(self, trip: Trip) -> None:
+        """Raise `AbortableError` if another version may be brought: until then, nothing is computed."""
+        if self._engines.hold(trip.rule.fallback_reason):
+            self._standby.forget()
+            self._guard.rolled_back()
+            self._tallies.standby(active=False)
+            raise AbortableError(f"{trip.rule}: {trip.detail}; {self._engines.held}")
 
     def _roll_back(self, trip: Trip) -> bool:
         old = self._engines.serving.spec

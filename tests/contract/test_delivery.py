@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer
 
 from tests.conftest import TopicFactory
+from tests.helpers.asking import committed_offsets
 from tests.helpers.memory import MemoryBroker, MemoryDelivery
 from tests.helpers.topics import Isolation, read_messages
 from tests.helpers.waiting import wait_until
@@ -116,12 +117,11 @@ class KafkaPlace:
         return self._seen("read_committed")
 
     def wait_sent(self, count: int) -> None:
-        wait_until(lambda: len(self._seen("read_uncommitted")) >= count, f"{count} messages sent", 20.0)
+        wait_until(lambda: len(self._seen("read_uncommitted")) >= count, f"{count} messages sent")
 
     def committed(self) -> dict[int, int]:
-        places = [TopicPartition(self.source, partition) for partition in range(PARTITIONS)]
-        found = self._consumer.committed(places, timeout=10.0)
-        return {place.partition: place.offset for place in found if place.offset is not None and place.offset >= 0}
+        found = committed_offsets(self._consumer, self.source, range(PARTITIONS))
+        return {partition: offset for partition, offset in found.items() if offset >= 0}
 
     def close(self) -> None:
         self.delivery.close()
@@ -189,7 +189,7 @@ def commit(place: Place, ends: dict[int, int], *, visible: int, firsts: dict[int
     first = firsts or {}
     spans = {partition: Span(first.get(partition, 0), end) for partition, end in ends.items()}
     place.delivery.commit(Positions(place.source, spans, 1), soon())
-    wait_until(lambda: len(place.visible()) >= visible, f"{visible} messages are visible", 20.0)
+    wait_until(lambda: len(place.visible()) >= visible, f"{visible} messages are visible")
 
 
 def values(place: Place, partition: int = 0) -> list[bytes | None]:

@@ -95,7 +95,7 @@ def test_a_gathering_poll_waits_for_all_that_was_asked_for_and_an_eager_one_does
         found.extend(alone.source.poll(100, 60.0))
         return bool(found)
 
-    wait_until(come, "an eager poll gives what there is", 20.0)
+    wait_until(come, "an eager poll gives what there is")
     assert offsets(found, 0) == [6]
 
 
@@ -354,9 +354,9 @@ def test_lag_is_what_was_not_polled_and_the_age_of_what_was(alone: Member) -> No
         return {lag.partition: (lag.records, lag.seconds) for lag in alone.source.lags(61_000)}
 
     expected = {p: (6 - end, 60.0 if end < 6 else 0.0) for p, end in polled.items()}
-    wait_until(lambda: lags() == expected, f"lags {expected}", 10.0)
+    wait_until(lambda: lags() == expected, f"lags {expected}")
     gather(alone, 6 * PARTITIONS - 7)
-    wait_until(lambda: lags() == dict.fromkeys(ALL, (0, 0.0)), "no lag", 10.0)
+    wait_until(lambda: lags() == dict.fromkeys(ALL, (0, 0.0)), "no lag")
 
 
 def test_leaving_tells_of_the_revocation_and_leaves_the_group(alone: Member) -> None:

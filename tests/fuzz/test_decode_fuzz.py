@@ -95,7 +95,7 @@ def test_mutated_messages(fields: list[tuple[str, Any]]) -> None:
 def test_random_bytes() -> None:
     case = case_of(FLAT)
     rng = random.Random(7)
-    prefix = case.framing.prefix_for(case.writer)
+    prefix = case.prefix
     for _ in range(POLLS):
         values = [prefix[: rng.choice([0, 2, 10, 10])] + rng.randbytes(rng.randrange(120)) for _ in range(40)]
         result = decode(case.decoder(), case, records_of(values))

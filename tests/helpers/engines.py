@@ -56,6 +56,7 @@ class FakeEngine:
         asynchronous: bool = False,
         ready_after_waits: int | None = None,
         digest: str = "fa" * 32,
+        version: str = "1",
     ) -> None:
         self._spec = EngineSpec(
             inputs=dict(inputs),
@@ -63,7 +64,7 @@ class FakeEngine:
             quantiles=quantiles,
             max_rows=max_rows,
             model="fake",
-            version="1",
+            version=version,
             precision="fp32",
             digest=digest,
         )

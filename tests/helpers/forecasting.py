@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from worker.backup_wait import BackupWait
 from worker.batching import Batch
 from worker.breaker import Breaker
 from worker.checked import Checked, Part
@@ -34,12 +35,15 @@ def forecasting(
     standby: Engine | None = None,
     floor_rows: int = 1,
 ) -> Forecasting:
-    """Everything between the batcher and the publisher. The stand-by stands in for any engine, and retries after 30 s."""
+    """Everything between the batcher and the publisher. A version's stand-by, else `standby`, stands in for any engine; all waits are 30 s."""
     limits = limits or GuardSettings()
     guard = Guard(limits, references or {})
     takeover = Takeover(
         engines=engines,
-        standby=StandBy(lambda _: standby, retry_s=30.0, probe_rows=floor_rows, clock=clock),
+        standby=StandBy(
+            lambda engine: engines.standby_of(engine) or standby, retry_s=30.0, probe_rows=floor_rows, clock=clock
+        ),
+        wait=BackupWait(engines, most_s=30.0, clock=clock),
         guard=guard,
         breaker=breaker,
         poison_rows=limits.poison_rows,

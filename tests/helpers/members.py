@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import Any, Literal, Protocol
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from tests.helpers.asking import ask, committed_offsets
 from tests.helpers.clock import ManualClock
 from tests.helpers.memory import MemoryBroker, MemorySource
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import SLOW_S, wait_until
 from worker.records import Record
 from worker.source import KafkaSource, Source
 
@@ -162,14 +163,20 @@ class KafkaMember:
         assert self._producer.flush(30.0) == 0
 
     def commit(self, partition: int, offset: int) -> None:
-        places = self._consumer.commit(offsets=[TopicPartition(self._topic, partition, offset)], asynchronous=False)
-        assert places is not None
-        assert places[0].error is None
+        place = TopicPartition(self._topic, partition, offset)
+
+        def commit() -> None:
+            places = self._consumer.commit(offsets=[place], asynchronous=False)
+            assert places is not None
+            if places[0].error is not None:
+                raise KafkaException(places[0].error)
+
+        ask(commit, f"{place} committed")
 
     def committed(self, partition: int) -> int | None:
         with closing(Consumer({"bootstrap.servers": self._bootstrap, "group.id": self._config["group.id"]})) as asking:
-            offset = asking.committed([TopicPartition(self._topic, partition)], timeout=10.0)[0].offset
-        return None if offset is None or offset < 0 else offset
+            offset = committed_offsets(asking, self._topic, [partition]).get(partition, -1)
+        return None if offset < 0 else offset
 
     def join(self) -> None:
         self.source.subscribe(self.notes)
@@ -190,7 +197,7 @@ class KafkaMember:
         thread.start()
         try:
             yield
-            settled.wait(10.0)  # whoever leaves in the midst of a rebalance is waited for until its session times out
+            settled.wait(SLOW_S)  # whoever leaves in the midst of a rebalance is waited for until its session times out
         finally:
             stop.set()
             thread.join()
@@ -202,14 +209,21 @@ class KafkaMember:
         if not self._closed:
             self._closed = True
             self.source.close()
-            wait_until(self._is_empty, "the group is empty", 5.0)
+            wait_until(self._is_empty, "the group is empty")
 
     def _is_empty(self) -> bool:
         group = str(self._config["group.id"])
-        with suppress(KafkaException):  # the group isn't there (yet, or any more)
+
+        def empty() -> bool:
             found = self._admin.describe_consumer_groups([group], request_timeout=10.0)[group].result(10.0)
             return not found.members
-        return True
+
+        try:
+            return ask(empty, f"the members of {group}")
+        except KafkaException as exception:
+            if exception.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+            return True
 
 
 def gather(member: Member, wanted: int, *, at_a_time: int = 100) -> list[Record]:

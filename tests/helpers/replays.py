@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.child import Child
 from tests.helpers.topics import Stored, read_all
-from tests.helpers.workers import ROOT, Job, decoded
+from tests.helpers.workers import Job, decoded
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,13 @@ class Done:
 
 
 class Replay:
-    """`forecast-worker replay` on a job's topics, with the same options each time."""
+    """`forecast-worker replay` on a job's topics, with the same options each time. It isn't nice: here is nobody to be nice to."""
 
     def __init__(self, job: Job, name: str, *options: str, **sections: dict[str, object]) -> None:
         self.job = job
         self.name = name
-        self._config = job.config(f"replay-{name}", **sections)
+        niceness: dict[str, object] = {"niceness": 0}
+        self._config = job.config(f"replay-{name}", **{**sections, "replay": niceness | sections.get("replay", {})})
         self.summary = self._config.with_name("summary.json")
         self._options = options
 
@@ -47,30 +47,20 @@ class Replay:
     def group(self) -> str:
         return f"group-{self.job.source}.replay.{self.name}"
 
-    def command(self, *more: str) -> list[str]:
+    def arguments(self, *more: str) -> list[str]:
+        """Of the command line."""
         fixed = ["--config", str(self._config), "--name", self.name, "--json", str(self.summary)]
-        return [sys.executable, "-m", "worker", "replay", *fixed, *self._options, *more]
+        return ["replay", *fixed, *self._options, *more]
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=self._config.parent,
-        )
+    def process(self, *more: str) -> Child:
+        """A process of it, which a `with` block starts and ends."""
+        return Child([sys.executable, "-m", "worker", *self.arguments(*more)], folder=self._config.parent)
 
-    def run(self, *more: str, timeout_s: float = 120.0) -> Done:
-        process = self.start(*more)
-        try:
-            output, log = process.communicate(timeout=timeout_s)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        summary = json.loads(self.summary.read_text(encoding="utf-8") or "{}") if self.summary.exists() else {}
-        return Done(process.returncode, output, log, summary)
+    def run(self, *more: str, timeout_s: float = 180.0) -> Done:
+        with self.process(*more) as process:
+            code = process.wait(timeout_s)
+            summary = json.loads(self.summary.read_text(encoding="utf-8") or "{}") if self.summary.exists() else {}
+            return Done(code, process.output, process.log, summary)
 
     def finish(self, *more: str) -> dict[str, Any]:
         """Run to the end: the summary."""
@@ -78,6 +68,10 @@ class Replay:
         assert done.code == 0, done.log
         assert done.summary["finished"], done.summary
         return done.summary
+
+    def reached(self) -> int:
+        """How many offsets it has committed, over all partitions that begin at 0."""
+        return sum(max(0, offset) for offset in self.job.committed(self.group).values())
 
     def published(self) -> list[tuple[Stored, dict[str, Any]]]:
         return [(m, decoded("sku_forecast", m.value)) for m in read_all(self.job.bootstrap, self.forecasts) if m.value]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from schemas.load import load_schema
 from tests.helpers.clock import ManualClock
 from tests.helpers.store import TestStore
 from worker.control import Commands, WorkerState
+from worker.device_room import DeviceRoom
 from worker.engine import Engine
 from worker.first_version import first_version
 from worker.handover import Handover
@@ -51,9 +52,28 @@ def make(model: Path, card: EngineCard) -> CountedEngine:
     return engine
 
 
+def no_standby(model: Path, card: EngineCard, engine: Engine) -> Engine | None:  # noqa: ARG001 - as a loader asks
+    """A CPU engine needs none."""
+    return None
+
+
+class SwappingGpu(Protocol):
+    """What makes engines on a GPU; see `gpu_swapping`."""
+
+    @property
+    def room(self) -> DeviceRoom: ...
+
+    def make(self, model: Path, card: EngineCard) -> Engine: ...
+
+    def make_standby(self, model: Path, card: EngineCard, engine: Engine) -> Engine | None: ...
+
+
 @dataclass
 class Swapping:
-    """Starts with what `store` has published. `free_bytes`, `device`: memory, as the loader is told."""
+    """Starts with what `store` has published. `free_bytes`, `device`: memory, as the loader is told.
+
+    gpu: a device that the versions' plans run on; then `device` isn't used, and each version gets a stand-by.
+    """
 
     store: TestStore
     keep_backup: bool = True
@@ -62,6 +82,7 @@ class Swapping:
     device: DeviceMemory | None = None
     make: Callable[[Path, EngineCard], Engine] = make
     headroom_bytes: int = 0
+    gpu: SwappingGpu | None = None
     clock: ManualClock = field(default_factory=ManualClock)
     commands: Commands = field(default_factory=Commands.none)
     told: list[WorkerState] = field(default_factory=list)
@@ -79,8 +100,17 @@ class Swapping:
             host_free=lambda: self.free_bytes,
             device=lambda: self.device,
         )
+        make_standby = no_standby
+        if self.gpu is not None:
+            room = replace(room, device=self.gpu.room.memory, device_bytes=self.gpu.room.needed_bytes)
+            self.make, make_standby = self.gpu.make, self.gpu.make_standby
         self.loader = Loader(
-            store=self.store.folder, make=self._make, room=room, clock=self.clock, probe=self.points.append
+            store=self.store.folder,
+            make=self._make,
+            make_standby=make_standby,
+            room=room,
+            clock=self.clock,
+            probe=self.points.append,
         )
         first = first_version(self.view, self.loader, self.commands, "tiny", older=True)
         self.slot = EngineSlot(first.loaded.engine, handover=self.handover, versions=[first.loaded.fitted])

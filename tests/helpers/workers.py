@@ -5,31 +5,35 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import fastavro
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer
 
-from demo.worker_process import free_port, toml
+from demo.worker_process import toml
 from schemas.load import load_schema
+from tests.helpers.asking import committed_offsets
 from tests.helpers.topics import Stored, produce, read_all
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import SLOW_S, wait_until
 from worker.framing import SingleObjectFraming
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "bakery-smoother"
 SCHEMA = load_schema(None, "sku_features")
 FRAMING = SingleObjectFraming([SCHEMA])
+PREFIX = FRAMING.prefix_for(SCHEMA)  # once, as a fingerprint costs more than all the rest of an event
+LISTENING = re.compile(r"\blistening\b.*\bport\W+(\d+)\b")  # as text or JSON
 
 
 @cache
@@ -52,7 +56,7 @@ def features(number: int, as_of: int = 19_900) -> dict[str, object]:
 
 def event(number: int, as_of: int = 19_900) -> bytes:
     """Event `number` in single-object encoding, covariates at their defaults."""
-    return FRAMING.prefix_for(SCHEMA) + avro("sku_features", features(number, as_of))
+    return PREFIX + avro("sku_features", features(number, as_of))
 
 
 def key(number: int) -> bytes:
@@ -110,9 +114,8 @@ class Job:
         )
 
     def _handle(self, name: str, sections: Mapping[str, Mapping[str, object]], command: Any) -> WorkerHandle:
-        port = free_port()
-        config = self.config(name, **{**sections, "server": {"host": "127.0.0.1", "port": port}})
-        return WorkerHandle([sys.executable, *command(config)], config.with_name("log"), port)
+        config = self.config(name, **{**sections, "server": {"host": "127.0.0.1", "port": 0}})
+        return WorkerHandle([sys.executable, *command(config)], config.with_name("log"))
 
     def config(self, name: str, **sections: Mapping[str, object]) -> Path:
         """A settings file in a folder of its own."""
@@ -125,20 +128,15 @@ class Job:
     def inputs(self) -> list[Stored]:
         return read_all(self.bootstrap, self.source)
 
-    def committed(self) -> dict[int, int]:
-        """The group's committed offsets; all -1001 (none) while its coordinator is starting up."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"group-{self.source}"})
+    def committed(self, group: str | None = None) -> dict[int, int]:
+        """The committed offsets of the workers' group, or of another one; -1001 where there is none."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group or f"group-{self.source}"})
         try:
-            places = consumer.committed([TopicPartition(self.source, p) for p in range(self.partitions)], timeout=10.0)
-            return {place.partition: place.offset for place in places if place.offset is not None}
-        except KafkaException as exception:
-            if exception.args[0].code() not in {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}:
-                raise
-            return dict.fromkeys(range(self.partitions), OFFSET_INVALID)
+            return dict(committed_offsets(consumer, self.source, range(self.partitions)))
         finally:
             consumer.close()
 
-    def wait_done(self, ends: Mapping[int, int], timeout_s: float = 60.0) -> None:
+    def wait_done(self, ends: Mapping[int, int], timeout_s: float = SLOW_S) -> None:
         """Wait until the group has committed up to `ends` (partition -> offset)."""
         wait_until(lambda: self.is_done(ends), f"{self.source} committed up to {ends}", timeout_s)
 
@@ -188,10 +186,10 @@ def decoded(name: str, value: bytes | None) -> dict[str, Any]:
 class WorkerHandle:
     """A worker's process inside a `with` block, which starts it; leaving the block kills it if it is still there."""
 
-    def __init__(self, command: list[str], log: Path, port: int) -> None:
+    def __init__(self, command: list[str], log: Path) -> None:
         self._command = command
         self._log = log
-        self._port = port
+        self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -219,10 +217,11 @@ class WorkerHandle:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 while nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._listens_at()}{path}", timeout=10) as answer:
                 return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as answer:
-            return answer.code, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error as answer:
+                return answer.code, answer.read().decode()
         except OSError:
             return 0, ""
 
@@ -238,9 +237,9 @@ class WorkerHandle:
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log}"
             return self.get("/ready")[0] == 200
 
-        wait_until(ready, f"worker ready; its log so far:\n{self.log}", 40.0)
+        self._wait(ready, "worker ready")
 
-    def wait_end(self, timeout_s: float = 40.0) -> int:
+    def wait_end(self, timeout_s: float = SLOW_S) -> int:
         """Its exit code; negative: the signal that killed it."""
         try:
             self.process.wait(timeout_s)
@@ -252,8 +251,21 @@ class WorkerHandle:
 
     def stop(self) -> int:
         """SIGTERM, and its exit code. Waits until it listens: before that, Python itself answers signals."""
-        wait_until(
-            lambda: self.get("/live")[0] != 0 or self.process.poll() is not None, f"worker listens:\n{self.log}", 40.0
-        )
+        self._wait(lambda: self.get("/live")[0] != 0 or self.process.poll() is not None, "worker listens")
         self.process.send_signal(signal.SIGTERM)
         return self.wait_end()
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        try:
+            wait_until(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{self.log}") from None
+
+    def _listens_at(self) -> int:
+        """The port that it was given by the system, from its log. Raises `OSError` while it says none."""
+        if self._port is None:
+            said = LISTENING.search(self.log)
+            if said is None:
+                raise ConnectionRefusedError
+            self._port = int(said[1])
+        return self._port

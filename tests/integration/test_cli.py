@@ -14,7 +14,7 @@ from demo.jvm import free_ports
 from demo.kafka import EmbeddedKafka
 from demo.worker_process import toml
 from schemas.topics import load_topics
-from tests.helpers.commands import Command, Ended, run_command
+from tests.helpers.commands import Command, Ended, call_command, run_command
 from tests.helpers.models import tiny_model
 from tests.helpers.workers import MODEL, Job
 
@@ -46,21 +46,18 @@ def written(folder: Path, **sections: dict[str, object]) -> str:
 @pytest.fixture(scope="module")
 def unreachable() -> Iterator[Command]:
     """Begun here, because giving up a broker takes its time-out: the other tests run meanwhile."""
-    command = Command(
+    with Command(
         *("run", "--set", f"kafka.bootstrap.servers=127.0.0.1:{free_ports(1)[0]}", "--set", f"engine.model={MODEL}"),
         *("--set", "delivery.transactional_id=w", "--set", "server.port=off"),
-    )
-    yield command
-    if command.process.poll() is None:
-        command.process.kill()
-        command.process.communicate()
+    ) as command:
+        yield command
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_config_that_is_not_there(unreachable: Command, tmp_path: Path) -> None:
-    assert unreachable.process.pid
+    assert unreachable.pid
     message = refused(run_command("run", "--config", str(tmp_path / "nowhere.toml")))
     assert "nowhere.toml: can't be read: No such file or directory" in message
     assert message.startswith("1 problem in the settings:\n")
@@ -70,7 +67,7 @@ def test_a_config_that_is_no_toml_and_other_problems_at_once(tmp_path: Path) -> 
     config = tmp_path / "worker.toml"
     config.write_text("[kafka\n", encoding="utf-8")
     message = refused(
-        run_command("run", "--config", str(config), "--set", "batching.linger_s=soon", "--set", "nonsense")
+        call_command("run", "--config", str(config), "--set", "batching.linger_s=soon", "--set", "nonsense")
     )
     first, *problems = message.splitlines()
     assert first == "3 problems in the settings:"
@@ -82,7 +79,7 @@ def test_a_config_that_is_no_toml_and_other_problems_at_once(tmp_path: Path) -> 
 def test_an_unknown_setting_comes_with_what_was_probably_meant(tmp_path: Path) -> None:
     config = written(tmp_path, batching={"linger": 0.1}, output={"topic": "out"})
     environ = {"FORECAST_WORKER__ENGIN__THREADS": "2"}
-    message = refused(run_command("run", "--config", config, environ=environ))
+    message = refused(call_command("run", "--config", config, environ=environ))
     assert "batching.linger (from" in message
     assert "there is no such setting (did you mean linger_s?)" in message
     assert "there is no section 'engin' (did you mean engine?)" in message
@@ -92,7 +89,7 @@ def test_an_unknown_setting_comes_with_what_was_probably_meant(tmp_path: Path) -
 def test_settings_prints_what_is_in_effect_without_secrets(tmp_path: Path) -> None:
     config = written(tmp_path, registry={"url": "http://127.0.0.1:1", "username": "me", "password": "hush-1"})
     environ = {"FORECAST_WORKER__KAFKA__SASL_PASSWORD": "hush-2", "FORECAST_WORKER__BATCHING__MAX_ROWS": "99"}
-    ended = run_command("settings", "--config", config, "--set", "batching.linger_s=0.01", environ=environ)
+    ended = call_command("settings", "--config", config, "--set", "batching.linger_s=0.01", environ=environ)
     assert (ended.code, ended.message, ended.log) == (0, "", "")
     assert "hush" not in ended.output
     shown = tomllib.loads(ended.output)
@@ -106,14 +103,14 @@ def test_settings_prints_what_is_in_effect_without_secrets(tmp_path: Path) -> No
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     config = written(tmp_path, engine={"model": "models/none"})
-    message = refused(run_command("run", "--config", config))
+    message = refused(call_command("run", "--config", config))
     assert message.startswith(f"engine.model: there is no file {tmp_path / 'models' / 'none'}")
 
 
 def test_a_model_without_a_card(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
     (folder / "card.json").unlink()
-    message = refused(run_command("run", "--config", written(tmp_path, engine={"model": "model"})))
+    message = refused(call_command("run", "--config", written(tmp_path, engine={"model": "model"})))
     assert message == (
         f"engine.model: {folder / 'model.onnx'} has no card.json beside it; publish the model together with its card"
     )
@@ -122,7 +119,7 @@ def test_a_model_without_a_card(tmp_path: Path) -> None:
 def test_a_model_whose_inputs_do_not_fit_the_events(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model", inputs={"sales": 30, "price": None, "sku_id": 4})
     config = written(tmp_path, engine={"model": "model"}, batching={"max_rows": 8})
-    first, *problems = refused(run_command("run", "--config", config)).splitlines()
+    first, *problems = refused(call_command("run", "--config", config)).splitlines()
     assert first == "the model doesn't fit schema SkuFeatures:"
     assert [problem.split(":")[0] for problem in problems] == ["  - input 'price'", "  - input 'sku_id'"]
     assert "no field of that name in the schema, expected one of [" in problems[0]
@@ -137,8 +134,8 @@ def test_a_model_whose_inputs_do_not_fit_the_events(tmp_path: Path) -> None:
 
 def test_help_of_every_command() -> None:
     commands = [[], ["run"], ["check"], ["settings"], ["topics"], ["topics", "create"], ["topics", "list"]]
-    running = [Command(*command, "--help") for command in commands]
-    for command, ended in zip(commands, [each.wait() for each in running], strict=True):
+    for command in commands:
+        ended = call_command(*command, "--help")
         assert (ended.code, ended.message) == (0, "")
         assert ended.output.startswith(" ".join(["usage: forecast-worker", *command]))
         assert "--config FILE" in ended.output or command in ([], ["topics"])
@@ -163,7 +160,7 @@ def test_topics_are_created_once_and_listed(kafka: EmbeddedKafka, tmp_path: Path
         fleet={"control_topic": names[3], "state_topic": names[4]},
     )
     before, created, again, after = (
-        run_command("topics", action, "--config", config) for action in ("list", "create", "create", "list")
+        call_command("topics", action, "--config", config) for action in ("list", "create", "create", "list")
     )
     assert [ended.code for ended in (before, created, again, after)] == [0] * 4
     assert len(before.output.splitlines()) == len(load_topics()) == len(names)
@@ -181,7 +178,7 @@ def test_every_missing_topic_is_named(job: Job) -> None:
     message = refused(run_command("run", "--config", str(config)))
     assert message.startswith("topics that don't exist: no-forecasts, no-letters; create them with ")
     config = job.config("w", input={"topic": "no-features"})
-    ended = run_command("check", "--config", str(config))
+    ended = call_command("check", "--config", str(config))
     assert ended.code == 2
     assert ended.message.startswith("forecast-worker: topics that don't exist: no-features; create them with ")
 
@@ -212,17 +209,18 @@ def test_a_port_that_is_taken(job: Job) -> None:
 
 def test_sigterm_right_after_the_start(job: Job) -> None:
     config = job.config("w", server={"port": 0}, log={"format": "json"})
-    command = Command("run", "--config", str(config))
-    assert command.process.stderr is not None
-    assert "effective settings" in command.process.stderr.readline()  # said as soon as signals are handled
-    command.process.send_signal(signal.SIGTERM)
-    ended = command.wait()
+    with Command("run", "--config", str(config)) as command:
+        command.wait_until(
+            lambda: "effective settings" in command.log, "it says its settings as soon as it heeds signals"
+        )
+        command.send(signal.SIGTERM)
+        ended = command.ended()
     assert ended.code == 0, ended
     assert ended.message == ""
     assert '"event": "stopped"' in ended.log
 
 
 def test_a_broker_that_does_not_answer(unreachable: Command) -> None:
-    message = refused(unreachable.wait())
+    message = refused(unreachable.ended())
     assert message.startswith("kafka.bootstrap.servers: no broker answers at 127.0.0.1:")
     assert message.endswith("check address, port, TLS and SASL settings")

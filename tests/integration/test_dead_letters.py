@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,9 +12,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 
-from tests.helpers.commands import ROOT, Ended, run_command
+from tests.helpers.child import Child
+from tests.helpers.commands import Ended, call_command
 from tests.helpers.topics import read_messages
-from tests.helpers.workers import FRAMING, SCHEMA, Job, avro, event, features, key
+from tests.helpers.workers import PREFIX, Job, avro, event, features, key
 from worker.dead_letters import REDRIVE_ATTEMPT, REDRIVE_LETTER, REDRIVEN_FROM
 
 BASE_MS = 1_700_000_000_000
@@ -23,7 +23,7 @@ BASE_MS = 1_700_000_000_000
 
 def broken(number: int) -> bytes:
     """An event of one day's history: `wrong_length`."""
-    return FRAMING.prefix_for(SCHEMA) + avro("sku_features", {**features(number), "sales": [1.0]})
+    return PREFIX + avro("sku_features", {**features(number), "sales": [1.0]})
 
 
 def send(job: Job, messages: list[tuple[bytes | None, bytes | None, int, list[tuple[str, bytes]]]]) -> None:
@@ -36,7 +36,7 @@ def send(job: Job, messages: list[tuple[bytes | None, bytes | None, int, list[tu
 
 
 def tool(job: Job, *arguments: str) -> Ended:
-    return run_command("dead-letters", *arguments, "--config", str(job.config("tool", log={"format": "json"})))
+    return call_command("dead-letters", *arguments, "--config", str(job.config("tool", log={"format": "json"})))
 
 
 def asked(job: Job, *arguments: str) -> dict[str, object]:
@@ -169,9 +169,10 @@ def test_killed_anywhere_and_run_again_each_letter_is_redriven_once(job: Job) ->
     for _ in range(10):
         step, hit = chance.choice(["produced", "noted", "committed"]), chance.randint(1, 3)
         command = [sys.executable, "-m", "tests.helpers.killable_redrive", str(config), step, str(hit)]
-        ended = subprocess.run(command, cwd=ROOT, timeout=60, check=False)
-        killed += ended.returncode == -signal.SIGKILL
-        assert ended.returncode in {0, -signal.SIGKILL}
+        with Child(command) as process:
+            code = process.wait()
+            assert code in {0, -signal.SIGKILL}, process
+        killed += code == -signal.SIGKILL
     assert killed >= 3
     asked(job, "redrive", "--all")
     again = Counter(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.commands import run_command
+from tests.helpers.commands import call_command
 from tests.helpers.models import tiny_model
 from tests.helpers.topics import produce, read_all
 from tests.helpers.workers import Job, decoded, event, key
@@ -20,7 +20,7 @@ FIRST = dt.date(1970, 1, 1) + dt.timedelta(days=19_900)
 
 
 def answered(job: Job, *arguments: str) -> dict[str, Any]:
-    ended = run_command("diff", *arguments, "--config", str(job.config("diff", log={"format": "json"})), "--json")
+    ended = call_command("diff", *arguments, "--config", str(job.config("diff", log={"format": "json"})), "--json")
     assert (ended.code, ended.message) == (0, ""), ended
     found = json.loads(ended.output)
     assert isinstance(found, dict)
@@ -75,12 +75,12 @@ def test_a_version_on_the_same_events_with_what_was_sold(served: Job, tmp_path: 
 def test_events_that_are_gone_are_counted(served: Job, topics: Any, tmp_path: Path) -> None:
     twin = tiny_model(tmp_path / "twin", version="2")
     config = served.config("elsewhere", input={"topic": topics("empty")}, log={"format": "json"})
-    ended = run_command("diff", served.forecasts, "--model", str(twin), "--config", str(config), "--json")
+    ended = call_command("diff", served.forecasts, "--model", str(twin), "--config", str(config), "--json")
     found = json.loads(ended.output)
     assert (found["matched"], found["only_before"]) == (0, EVENTS)
     assert found["after"]["left_out"] == {"event isn't on the topic any more": EVENTS}
     assert found["overall"]["relative"] is None
-    shown = run_command("diff", served.forecasts, served.forecasts, "--config", str(config))
+    shown = call_command("diff", served.forecasts, served.forecasts, "--config", str(config))
     assert "of these, equal in every bit" in shown.output
 
 
@@ -95,6 +95,6 @@ def test_events_that_are_gone_are_counted(served: Job, topics: Any, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_compared_is_said(job: Job, arguments: list[str], message: str) -> None:
-    ended = run_command("diff", *arguments, "--config", str(job.config("diff", log={"format": "json"})))
+    ended = call_command("diff", *arguments, "--config", str(job.config("diff", log={"format": "json"})))
     assert (ended.code, ended.output) == (2, "")
     assert message in ended.message

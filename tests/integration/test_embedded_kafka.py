@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from demo import jvm
 from demo.jvm import HOST, ServerError, free_ports
 from demo.kafka import EmbeddedKafka
 from tests.conftest import TopicFactory
+from tests.helpers.child import Child
 from tests.helpers.processes import pid_of, process_exists
 from tests.helpers.topics import Stored, produce, read_all
 from tests.helpers.waiting import wait_until
@@ -167,13 +167,12 @@ def test_leaves_nothing_behind_when_closed() -> None:
 @pytest.mark.kafka
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_leaves_nothing_behind_when_its_parent_dies(number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        pid, directory = holder.stdout.readline().split()
+    with Child([sys.executable, "-c", HOLDER]) as holder:
+        holder.wait_until(lambda: holder.output.endswith("\n"), "it has a broker")
+        pid, directory = holder.output.split()
         assert process_exists(int(pid))
-        holder.send_signal(number)
+        holder.send(number)
+        holder.wait()
     wait_until(lambda: not process_exists(int(pid)), "the broker is gone")
     wait_until(lambda: not Path(directory).exists(), "its directory is gone")
 

@@ -13,7 +13,7 @@ from demo.kafka import EmbeddedKafka
 from schemas.engine_card import CARD_NAME, OutputHistogram, load_card, write_card
 from tests.conftest import TopicFactory
 from tests.helpers.models import tiny_model
-from tests.helpers.workers import FRAMING, SCHEMA, Job, avro, key
+from tests.helpers.workers import PREFIX, Job, avro, key
 from worker.guard_reference import EDGES
 
 EVENTS = 2000
@@ -55,9 +55,7 @@ def send(job: Job, wrong_from: int, promo: float) -> None:
     for number in range(EVENTS):
         content: dict[str, Any] = {"sku_id": f"sku{number}", "store_id": "store", "as_of": 19_900}
         content |= {"sales": [SALES] * 30, "promo": [promo if number >= wrong_from else 0.0] * 30}
-        messages.append(
-            (key(number), FRAMING.prefix_for(SCHEMA) + avro("sku_features", content), number % job.partitions)
-        )
+        messages.append((key(number), PREFIX + avro("sku_features", content), number % job.partitions))
     job.send_raw(messages)
 
 

@@ -9,11 +9,11 @@ import pytest
 from demo.kafka import EmbeddedKafka
 from tests.conftest import TopicFactory
 from tests.helpers.topics import produce
-from tests.helpers.workers import FRAMING, SCHEMA, Job, avro, event, features, key
+from tests.helpers.workers import PREFIX, Job, avro, event, features, key
 
 PAST_MS = 1_700_000_000_000
 FUTURE_MS = 4_000_000_000_000
-LARGE = FRAMING.prefix_for(SCHEMA) + avro("sku_features", {**features(1), "sku_id": "x" * 600_000})
+LARGE = PREFIX + avro("sku_features", {**features(1), "sku_id": "x" * 600_000})
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from demo.kafka import EmbeddedKafka
 from demo.registry import EmbeddedRegistry
 from schemas.load import load_schema
 from tests.helpers.kcat import find_kcat
+from tests.helpers.other_clients import find_client, run_client
 from tests.helpers.topics import Stored, read_all, read_messages
 from tests.helpers.workers import ROOT, Job, event, features, key
 from tests.integration.test_registry_framing import serializer
@@ -28,7 +29,8 @@ from worker.framing import ConfluentFraming, SingleObjectFraming
 from worker.registry import RegistrySchemas
 
 PAGE = ROOT / "docs" / "output-topic.md"
-SERDE_JARS = ROOT / "tests" / "helpers" / "serde_jars.lock"
+JARS = ROOT / "tests" / "helpers"
+OTHERS = "tools/other_clients.sh makes one, and OTHER_CLIENTS names its folder"
 EVENTS = 120
 WITHDRAWN = 7
 
@@ -68,7 +70,7 @@ def published(kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path_factory
 @pytest.fixture(scope="module")
 def expected(published: Job, registry: EmbeddedRegistry) -> Forecasts:
     """The latest forecast of each key, by the worker's own decoder. Dates as days, times as milliseconds."""
-    schemas = RegistrySchemas(url=registry.url, timeout_s=5.0)
+    schemas = RegistrySchemas(url=registry.url, timeout_s=60.0)
     framing = ConfluentFraming(ask=schemas.schema, clock_s=lambda: 0.0)
     reader = FramedReader(load_schema(None, "sku_forecast"), framing)
     latest: Forecasts = {}
@@ -126,7 +128,7 @@ def test_kcat_gives_the_same_values(published: Job, registry: EmbeddedRegistry, 
     (command,) = (block for block in blocks("sh") if block.startswith("kcat "))
     words = shlex.split(here(command, published, registry))
     words[0] = find_kcat() or "kcat"
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     latest: Forecasts = {}
     for line in done.stdout.splitlines():
@@ -162,7 +164,7 @@ def test_java_gives_the_same_values(
 ) -> None:
     source = tmp_path / "Forecasts.java"
     source.write_text(here(blocks("java")[0], published, registry))
-    jars = [*kafka_jars(), *fetch_all(read_lock(SERDE_JARS), "Apicurio's Avro deserializer")]
+    jars = [*kafka_jars(), *fetch_all(read_lock(JARS / "serde_jars.lock"), "Apicurio's Avro deserializer")]
     class_path = ":".join([*map(str, jars), str(tmp_path)])
     subprocess.run(["javac", "-cp", class_path, str(source)], check=True, timeout=120)
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
@@ -178,6 +180,76 @@ def test_java_gives_the_same_values(
         assert days(dt.date.fromisoformat(date)) == record["as_of"]
     assert latest.keys() == expected.keys()
     for name, record in latest.items():
+        assert record == {field: as_float32(value) for field, value in expected[name].items()}, name
+
+
+@pytest.mark.skipif(find_client("spark") is None, reason=f"no PySpark; {OTHERS}")
+def test_spark_gives_the_same_values(
+    published: Job, expected: Forecasts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jars = fetch_all(read_lock(JARS / "spark_jars.lock"), "Spark's Kafka source")
+    script = tmp_path / "forecasts.py"
+    text = (
+        blocks("python")[2].replace("localhost:9092", published.bootstrap).replace("sku-forecasts", published.forecasts)
+    )
+    script.write_text(f"{text}\nfor line in forecasts.toJSON().collect():\n    print(line)\n")
+    monkeypatch.chdir(ROOT)
+    options = (
+        "--conf spark.ui.enabled=false --conf spark.sql.session.timeZone=UTC --conf spark.sql.shuffle.partitions=2"
+    )
+    submit = f"--master local[1] --jars {','.join(map(str, jars))} {options} pyspark-shell"
+    latest: Forecasts = {}
+    for line in run_client("spark", script, PYSPARK_SUBMIT_ARGS=submit):
+        row = json.loads(line)
+        latest[row["key"]] = {"fallback_reason": None, **row["forecast"]}
+    assert_same(latest, expected)
+
+
+@pytest.mark.skipif(find_client("flink") is None, reason=f"no PyFlink; {OTHERS}")
+def test_flink_sql_gives_the_same_values(
+    published: Job, registry: EmbeddedRegistry, expected: Forecasts, tmp_path: Path
+) -> None:
+    jars = fetch_all(read_lock(JARS / "flink_jars.lock"), "Flink's Kafka connector")
+    (block,) = (block for block in blocks("sql") if "upsert-kafka" in block)
+    create = here(block, published, registry).partition(";")[0]
+    schema: Any = load_schema(None, "sku_forecast")
+    fields = [str(field["name"]) for field in schema["fields"]]
+    script = tmp_path / "forecasts.py"
+    script.write_text(
+        f"""
+import json
+from pyflink.table import EnvironmentSettings, TableEnvironment
+tables = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
+tables.get_config().set("pipeline.jars", {";".join(f"file://{jar}" for jar in jars)!r})
+tables.get_config().set("parallelism.default", "1")
+tables.execute_sql({create!r})
+query = "SELECT * FROM forecasts /*+ OPTIONS('scan.bounded.mode'='latest-offset') */"
+latest = {{}}
+with tables.execute_sql(query).collect() as rows:
+    for row in rows:
+        name, *values = row
+        if row.get_row_kind().name in ("DELETE", "UPDATE_BEFORE"):
+            latest.pop(name, None)
+        else:
+            latest[name] = dict(zip({fields!r}, values))
+for name, content in latest.items():
+    print(json.dumps([name, content], default=str))
+"""
+    )
+    assert_same(dict(json.loads(line) for line in run_client("flink", script)), expected)
+
+
+def assert_same(latest: Forecasts, expected: Forecasts) -> None:
+    """The records with dates and times as text (UTC) are those of the worker's own decoder."""
+    assert latest.keys() == expected.keys()
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    for name, content in latest.items():
+        generated_at = dt.datetime.fromisoformat(content["generated_at"]).replace(tzinfo=dt.UTC)
+        record = {
+            **{field: as_float32(value) for field, value in content.items()},
+            "as_of": days(dt.date.fromisoformat(content["as_of"])),
+            "generated_at": round((generated_at - epoch) / dt.timedelta(milliseconds=1)),
+        }
         assert record == {field: as_float32(value) for field, value in expected[name].items()}, name
 
 

@@ -16,7 +16,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from demo.broken import schema_without
 from demo.registry import EmbeddedRegistry
 from schemas.load import load_schema
-from tests.helpers.commands import run_command
+from tests.helpers.commands import call_command
 from tests.helpers.topics import read_all
 from tests.helpers.waiting import wait_until
 from tests.helpers.workers import SCHEMA, Job, features, key
@@ -114,12 +114,12 @@ def test_an_outage_stops_only_the_partition_with_a_new_schema(framed: Job, regis
 def test_without_auto_register_the_output_schemas_must_be_there(framed: Job, registry: EmbeddedRegistry) -> None:
     framed.extra = {**framed.extra, "registry": {**framed.extra["registry"], "auto_register": False}}
     config = framed.config("check", log={"format": "json"})
-    ended = run_command("check", "--config", str(config))
+    ended = call_command("check", "--config", str(config))
     assert ended.code == 2
     assert f"doesn't have this schema under {framed.forecasts}-value; register it" in ended.message
     with SchemaRegistryClient({"url": registry.url}) as client:
         for topic, name in ((framed.forecasts, "sku_forecast"), (framed.dead_letters, "dead_letter")):
             client.register_schema(f"{topic}-value", Schema(plain(load_schema(None, name)), "AVRO"))
-    ended = run_command("check", "--config", str(config))
+    ended = call_command("check", "--config", str(config))
     assert (ended.code, ended.message) == (0, "")
     assert f"confluent framing, registry {registry.url}" in ended.output

@@ -7,7 +7,7 @@ from worker.registry import RegistrySchemas
 
 
 def test_packaged_schemas_come_back_from_a_real_registry(registry: EmbeddedRegistry) -> None:
-    schemas = RegistrySchemas(url=registry.url, timeout_s=10.0)
+    schemas = RegistrySchemas(url=registry.url, timeout_s=60.0)
     for name in ("sku_features", "sku_forecast", "dead_letter"):
         schema = load_schema(None, name)
         schema_id = schemas.register(f"schemas-{name}-value", schema)
@@ -19,7 +19,7 @@ def test_packaged_schemas_come_back_from_a_real_registry(registry: EmbeddedRegis
 
 
 def test_an_id_that_a_real_registry_does_not_know_is_refused(registry: EmbeddedRegistry) -> None:
-    schemas = RegistrySchemas(url=registry.url, timeout_s=10.0)
+    schemas = RegistrySchemas(url=registry.url, timeout_s=60.0)
     answer = schemas.schema(2_000_000_000)
     assert isinstance(answer, Refusal)
     assert "unknown to the registry" in answer.detail

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,6 +18,10 @@ from demo.events import Event
 from demo.kafka import EmbeddedKafka
 from schemas.engine_card import load_card
 from tests.conftest import TopicFactory
+from tests.helpers.asking import ask
+from tests.helpers.child import Child
+from tests.helpers.commands import call_command
+from tests.helpers.processes import process_exists
 from tests.helpers.replays import Replay, lines
 from tests.helpers.topics import produce, read_all
 from tests.helpers.waiting import wait_until
@@ -62,16 +64,14 @@ def test_killed_again_and_again_it_goes_on_with_one_outcome_each(job: Job) -> No
     job.send(range(4000))
     replay = Replay(job, "killed", *SPAN, replay={"commit_interval_s": 0.1}, batching={"max_rows": 64})
     chance = random.Random(7)
-    for _ in range(5):
-        process = replay.start("--rate", "400")
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2.0 + chance.random() * 1.5)
-        process.kill()
-        process.communicate()
-    process = replay.start("--rate", "400")  # on a slow machine the others may have died before their first commit
-    wait_until(lambda: bool(replay.outcomes()), "forecasts were committed")
-    process.kill()
-    process.communicate()
+    for more in (None, chance.randint(1, 60), None, chance.randint(1, 60), chance.randint(1, 60)):
+        enough = 0 if more is None else replay.reached() + more
+
+        def far_enough(enough: int = enough) -> bool:  # 0: it is killed before it has done anything
+            return replay.reached() >= enough if enough else "replay " in process.log
+
+        with replay.process("--rate", "200") as process:
+            process.wait_until(far_enough, f"offsets up to {enough} committed")
     summary = replay.finish()
     assert summary["resumed"]
     assert 0 < summary["run"]["records"] < 4000
@@ -82,20 +82,17 @@ def test_killed_again_and_again_it_goes_on_with_one_outcome_each(job: Job) -> No
 def test_several_processes_share_the_partitions_and_go_on_after_one_or_all_were_killed(job: Job) -> None:
     job.send(range(6000))
     replay = Replay(job, "team", *SPAN, "--workers", "3", replay={"commit_interval_s": 0.1})
-    process = replay.start("--rate", "900")
-    parts = _children(process, 3)
-    wait_until(lambda: bool(replay.outcomes()), "the first forecasts were committed")
-    process.kill()
-    process.communicate()
-    wait_until(lambda: not any(Path(f"/proc/{part}").exists() for part in parts), "orphans end by themselves")
+    with replay.process("--rate", "500") as process:
+        parts = _children(process, 3)
+        process.wait_until(lambda: bool(replay.outcomes()), "the first forecasts were committed")
+    wait_until(lambda: not any(map(process_exists, parts)), "orphans end by themselves")
     so_far = len(replay.outcomes())
-    process = replay.start("--rate", "1500")
-    parts = _children(process, 3)
-    wait_until(lambda: len(replay.outcomes()) > so_far, "it goes on")
-    os.kill(parts[1], signal.SIGKILL)
-    output, log = process.communicate(timeout=60)
-    assert process.returncode == 6, log
-    assert "run the same command to go on" in output
+    with replay.process("--rate", "500") as process:
+        parts = _children(process, 3)
+        process.wait_until(lambda: len(replay.outcomes()) > so_far, "it goes on")
+        os.kill(parts[1], signal.SIGKILL)
+        assert process.wait() == 6, process
+        assert "run the same command to go on" in process.output
     ended = json.loads(replay.summary.read_text(encoding="utf-8"))
     assert [(worker["part"], worker["exit_code"]) for worker in ended["workers"] if not worker["done"]] == [(1, -9)]
     summary = replay.finish()
@@ -107,33 +104,31 @@ def test_several_processes_share_the_partitions_and_go_on_after_one_or_all_were_
 def test_a_signal_lets_it_finish_what_is_under_way(job: Job) -> None:
     job.send(range(4000))
     replay = Replay(job, "stopped", *SPAN, "--workers", "2", replay={"commit_interval_s": 0.1})
-    process = replay.start("--rate", "500")
-    _children(process, 2)
-    wait_until(lambda: bool(replay.outcomes()), "the first forecasts were committed")
-    process.terminate()
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 6, log
+    with replay.process("--rate", "500") as process:
+        _children(process, 2)
+        process.wait_until(lambda: bool(replay.outcomes()), "the first forecasts were committed")
+        process.send(signal.SIGTERM)
+        assert process.wait() == 6, process
     ended = json.loads(replay.summary.read_text(encoding="utf-8"))
     assert [worker["exit_code"] for worker in ended["workers"]] == [0, 0]
     assert 0 < ended["totals"]["forecasts"] == len(replay.outcomes()) < 4000
     assert replay.finish()["totals"]["forecasts"] == 4000
 
 
-def _children(process: subprocess.Popen[str], count: int) -> list[int]:
+def _children(process: Child, count: int) -> list[int]:
     """The processes that a replay has started, in the order of their numbers."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: len(path.read_text().split()) == count, "the replay started its processes")
+    process.wait_until(lambda: len(path.read_text().split()) == count, "the replay started its processes")
     return sorted(map(int, path.read_text().split()))
 
 
 def test_a_second_one_of_the_same_name_fences_the_first(job: Job) -> None:
     job.send(range(4000))
     replay = Replay(job, "twice", *SPAN, replay={"commit_interval_s": 0.1})
-    first = replay.start("--rate", "300")
-    wait_until(lambda: bool(replay.outcomes()), "the first one committed forecasts")
-    assert replay.finish()["totals"]["forecasts"] == 4000
-    assert first.wait(30) == 4, first.communicate()
-    first.communicate()
+    with replay.process("--rate", "50") as first:
+        first.wait_until(lambda: bool(replay.outcomes()), "the first one committed forecasts")
+        assert replay.finish()["totals"]["forecasts"] == 4000
+        assert first.wait() == 4, first
     assert replay.outcomes() == {(r.partition, r.offset): 1 for r in job.inputs()}
 
 
@@ -202,14 +197,13 @@ def test_the_live_group_is_never_touched_and_comes_first(job: Job) -> None:
     committed = job.committed()
     job.send(range(3000, 9000))
     replay = Replay(job, "behind", *SPAN, replay={"pause_above_lag_records": 1000, "lag_check_s": 0.2})
-    process = replay.start()
-    time.sleep(6)
-    assert process.poll() is None
-    assert replay.outcomes() == {}
-    assert job.committed() == committed
-    with job.worker("live"):
-        assert process.wait(60) == 0, process.communicate()
-    process.communicate()
+    with replay.process() as process:
+        process.wait_until(lambda: "replay pauses: live work comes first" in process.log, "it pauses")
+        assert replay.outcomes() == {}
+        assert job.committed() == committed
+        assert "replay goes on" not in process.log
+        with job.worker("live"):
+            assert process.wait() == 0, process
     assert set(replay.outcomes().values()) == {1}
     assert len(replay.outcomes()) == 9000
 
@@ -264,14 +258,14 @@ def test_live_forecasts_that_come_while_it_runs_are_not_buried(job: Job) -> None
     )
     with job.worker("live", delivery={"commit_interval_s": 0.5}) as worker:
         worker.wait_ready()
-        process = replay.start("--rate", "1000")
-        for first in range(0, 3000, 100):  # from the end, so that both meet in the middle
-            fresh = range(2900 - first, 3000 - first)
-            base = 1_700_000_100_000
-            produce(job.bootstrap, job.source, [(key(n), event(n, as_of=19_950), base, n % 4) for n in fresh])
-            time.sleep(0.15)
-        assert process.wait(60) == 0, process.communicate()
-        process.communicate()
+        with replay.process("--rate", "1000") as process:
+            process.wait_until(lambda: "live forecasts read" in process.log, "it begins")
+            for first in range(0, 3000, 100):  # from the end and as fast as the replay, so that both meet in the middle
+                process.wait_until(lambda: replay.reached() >= first, f"{first} offsets replayed")  # noqa: B023
+                fresh = range(2900 - first, 3000 - first)
+                base = 1_700_000_100_000
+                produce(job.bootstrap, job.source, [(key(n), event(n, as_of=19_950), base, n % 4) for n in fresh])
+            assert process.wait() == 0, process
         job.wait_done({p: r.offset + 1 for r in job.inputs() for p in [r.partition]})
         assert worker.stop() == 0, worker.log
     live = _live(job)
@@ -282,19 +276,25 @@ def test_live_forecasts_that_come_while_it_runs_are_not_buried(job: Job) -> None
 # -- refused, before anything is written -------------------------------------------------------------------------------
 
 
+def topic_names(kafka: EmbeddedKafka) -> set[str]:
+    admin = kafka._admin()
+    return set(ask(lambda: admin.list_topics(timeout=10.0).topics, "the topics"))
+
+
 def refused(replay: Replay, *more: str) -> str:
     """The message of a replay that must be refused; nothing may have been written."""
-    done = replay.run(*more)
+    done = call_command(*replay.arguments(*more))
     assert done.code == 2, done
-    assert "Traceback" not in done.log
-    assert done.log.startswith("forecast-worker: ")
-    return done.log
+    assert done.output == ""
+    assert "Traceback" not in done.message
+    assert done.message.startswith("forecast-worker: ")
+    return done.message
 
 
 def test_what_is_refused_leaves_nothing_behind(job: Job, tmp_path: Path, kafka: EmbeddedKafka) -> None:
     job.send(range(400))
     truncate(job.bootstrap, job.source, {0: 50})
-    there = set(kafka._admin().list_topics(timeout=10).topics)
+    there = topic_names(kafka)
     odd = Replay(job, "odd")
     assert "the oldest record left is at offset 50" in refused(odd, "--from", "offset:3", "--to", "latest")
     message = refused(odd, "--from", "2023-11-14T22:00:00Z", "--to", "latest")
@@ -310,7 +310,7 @@ def test_what_is_refused_leaves_nothing_behind(job: Job, tmp_path: Path, kafka: 
     assert "aren't keys" in refused(odd, *SPAN, "--keys", str(lines(tmp_path / "k", ["sku1|store", "sku1"])))
     assert "got no key" in refused(odd, *SPAN, "--keys", str(lines(tmp_path / "k", [])))
     assert "can't be written" in refused(odd, *SPAN, "--json", str(tmp_path / "nowhere" / "x.json"))
-    assert set(kafka._admin().list_topics(timeout=10).topics) == there
+    assert topic_names(kafka) == there
 
 
 def test_a_name_with_other_arguments_and_a_target_of_another_schema(job: Job, kafka: EmbeddedKafka) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,11 +37,8 @@ def test_the_serving_version_or_a_named_one_and_it_keeps_the_one_it_began_with(j
     job.extra = {"engine": {"model": str(store)}}
     job.send(range(400))
     serving = Replay(job, "serving", *SPAN, replay={"commit_interval_s": 0.1})
-    process = serving.start("--rate", "50")
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(5)
-    process.kill()
-    process.communicate()
+    with serving.process("--rate", "20") as process:
+        process.wait_until(lambda: bool(serving.outcomes()), "the first forecasts were committed")
     (store / "CURRENT").write_text("v2\n", encoding="utf-8")
     summary = serving.finish()
     assert summary["resumed"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,9 +23,9 @@ from demo.single_object import SingleObject
 from demo.table_reader import TableError, read_tables
 from schemas.load import load_schema
 from tests.conftest import TopicFactory
+from tests.helpers.child import Child
 from tests.helpers.topics import Stored, produce, read_all
 from tests.helpers.waiting import wait_until
-from tests.helpers.workers import ROOT
 
 TODAY = 18_000
 PARTITIONS = 2
@@ -101,7 +99,7 @@ def run(replenisher: Replenisher, proposals: int) -> None:
         found += replenisher.step(0.1)
         return found >= proposals and set(replenisher._desks) == set(range(PARTITIONS))
 
-    wait_until(published, f"{proposals} proposals", 40.0)
+    wait_until(published, f"{proposals} proposals")
     found += sum(replenisher.step(0.1) for _ in range(5))
     assert found == proposals
 
@@ -223,29 +221,18 @@ def test_who_is_killed_again_and_again_proposes_each_change_once(shop: Shop) -> 
     for name in ("forecasts", "stock", "proposals", "group_id", "transactional_id"):
         command += [f"--{name.replace('_', '-')}", getattr(shop.wiring, name)]
     command += ["--critical-ratio", "0.9", "--today", str(TODAY)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for number in keys:
         shop.stock(number, 4.0)
     for turn in range(5):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            for number in keys:
+        with Child(command) as process:
+            for number in moments.sample(keys, len(keys)):
                 shop.forecast(number, 10.0 * (turn + 1))
             if turn == 1:  # one of them gets to work for sure
-                wait_until(lambda: len(shop.stored()) > 0, "a first proposal", 40.0)
-            time.sleep(moments.uniform(0.0, 2.0))
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait(10.0)
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: all(shop.quantities(number)[-1:] == [96.0] for number in keys), "the last proposals", 60.0)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30.0) == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+                process.wait_until(lambda: len(shop.stored()) > 0, "a first proposal")
+    with Child(command) as process:
+        process.wait_until(lambda: all(shop.quantities(number)[-1:] == [96.0] for number in keys), "the last proposals")
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process
     for number in keys:
         quantities = shop.quantities(number)
         assert all(a != b for a, b in itertools.pairwise(quantities)), quantities

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import TopicFactory
-from tests.helpers.commands import run_command
+from tests.helpers.commands import call_command
 from tests.helpers.store import TestStore, truncated, with_card
 from tests.helpers.topics import read_all
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import slowdown, wait_until
 from tests.helpers.workers import Job, WorkerHandle
 from worker.control import decode_command, decode_state
 from worker.loading import MODEL_PROBES
@@ -109,7 +109,7 @@ def test_broken_versions_are_refused_and_the_next_one_is_taken_up(fleet: Job, st
         refused = json.loads(worker.get("/ready")[1])["models"]["refused"]
         store.publish("v2")
         wait_until(lambda: (next(more), serves(worker, "v2"))[1], "v2 serves")
-        listed = run_command("models", "list", "--config", str(fleet.config("cli"))).output
+        listed = call_command("models", "list", "--config", str(fleet.config("cli"))).output
         fleet.wait_done(fleet.ends())
         assert worker.stop() == 0, worker.log
     for name, (_, reason) in broken.items():
@@ -138,14 +138,15 @@ def test_a_quarantined_version_is_left_by_all_within_a_second_and_never_served_b
             worker.wait_ready()
         wait_until(lambda: (next(more), told("v2", 3))[1], "all three serve v2")
         config = str(fleet.config("cli"))
-        done = run_command("models", "rollback", "--config", config, "--reason", "orders doubled", "--by", "ana")
+        done = call_command("models", "rollback", "--config", config, "--reason", "orders doubled", "--by", "ana")
         assert done.code == 0, done.message
         wait_until(lambda: (next(more), told("v1", 3))[1], "all three serve v1")
+        late_after_ms = 1000 * slowdown()
         newcomer = team.enter_context(fleet.worker("w3"))
         newcomer.wait_ready()
         wait_until(lambda: (next(more), newcomer.metric("forecast_worker_forecasts_total") > 0)[1], "the fourth works")
-        assert told("v1", 4)
-        listed = run_command("models", "list", "--config", config).output
+        wait_until(lambda: told("v1", 4), "it says that it serves v1")
+        listed = call_command("models", "list", "--config", config).output
         fleet.wait_done(fleet.ends())
         for worker in (*workers, newcomer):
             assert worker.stop() == 0, worker.log
@@ -157,7 +158,7 @@ def test_a_quarantined_version_is_left_by_all_within_a_second_and_never_served_b
         forecast
         for _, forecast in fleet.published()
         if forecast["model_version"] == "v2"
-        and forecast["generated_at"].timestamp() * 1000 > message.timestamp_ms + 1000
+        and forecast["generated_at"].timestamp() * 1000 > message.timestamp_ms + late_after_ms
     ]
     assert late == []
     fleet.assert_exactly_once()
@@ -186,7 +187,9 @@ def test_killed_at_every_point_of_a_swap_it_starts_with_a_proved_version(fleet: 
         worker.wait_ready()
         next(more)
         assert serves(worker, versions[-1])
-        assert "broken" in json.loads(worker.get("/ready")[1])["models"]["refused"]
+        wait_until(
+            lambda: "broken" in json.loads(worker.get("/ready")[1])["models"]["refused"], "it refused the broken one"
+        )
         fleet.wait_done(fleet.ends())
         assert worker.stop() == 0, worker.log
     fleet.assert_exactly_once()

@@ -74,7 +74,7 @@ def test_any_bytes_give_a_row_or_one_rejection(
     drawn: tuple[Case, list[Json]], bodies: list[bytes], prefix_bytes: int
 ) -> None:
     case, _ = drawn
-    prefix = case.framing.prefix_for(case.writer)[:prefix_bytes]
+    prefix = case.prefix[:prefix_bytes]
     decode(case.decoder(), case, records_of([prefix + body for body in bodies]))
 
 
@@ -131,7 +131,7 @@ def has_date(days: int, time_ms: int) -> bool:
     )
 )
 def test_what_no_calendar_has_is_refused_by_both_ways_and_nothing_else_is(dates: list[tuple[int, int]]) -> None:
-    prefix = DATED_CASE.framing.prefix_for(DATED)
+    prefix = DATED_CASE.prefix
     plain = {**DATED, "fields": [{**f, "type": p} for f, p in zip(DATED["fields"], PLAIN_TYPES, strict=True)]}
     messages = [
         prefix + encoded(plain, {"sku_id": f"sku{i}", "as_of": days, "at": at, "sales": [1.0, 2.0]})

@@ -90,6 +90,15 @@ class SlotMachine(RuleBasedStateMachine):
         assert took_over is backup
         assert self.slot.serving is (before if backup is None else backup)
 
+    @precondition(lambda self: self.slot.backup is None)
+    @rule()
+    def hold(self) -> None:
+        """As the guard does when the serving version must go and there is no backup."""
+        serving = self.slot.serving
+        assert self.slot.hold("guard:drift")
+        assert self.slot.serving is serving
+        assert self.slot.held is not None
+
     @rule(data=st.data())
     def quarantine(self, data: st.DataObject) -> None:
         versions = [version for _, version in self.made]
@@ -114,6 +123,8 @@ class SlotMachine(RuleBasedStateMachine):
                     assert not self.uses(engine)
                     engine.close()
                     self.freed.append(engine)
+                case Left(held=True, told=False):
+                    self.rollbacks += 1
                 case Left(held=False):
                     self.rollbacks += 1
                     self.serving = self.backup

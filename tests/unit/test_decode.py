@@ -39,7 +39,7 @@ PRICE = struct.pack("<d", 2.5)
 
 
 def framed(body: bytes, case: Case = CASE) -> bytes:
-    return case.framing.prefix_for(case.writer) + body
+    return case.prefix + body
 
 
 def rejected(value: bytes | None, case: Case = CASE, **options: Any) -> tuple[str, str]:

@@ -429,7 +429,9 @@ def test_when_nothing_fits_the_stand_by_computes_and_says_so_until_the_device_wo
     send(made, *range(110, 118))
     step(made)
     settle(made)
-    assert by(made)[-4:] == [(n, "fa", None) for n in range(14, 18)]
+    send(made, *range(118, 122))
+    settle(made)
+    assert by(made)[-4:] == [(n, "fa", None) for n in range(18, 22)]
     assert not latest(made).standby
     assert made.engines.serving is made.engine
 

@@ -1,11 +1,13 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 
 import pytest
 from structlog.testing import capture_logs
 
+from demo.jvm import free_ports
 from worker.errors import ConfigurationError
 from worker.health import Probes, Server, start_server
 from worker.statistics import Tallies
@@ -41,8 +43,8 @@ def server(loop: Loop) -> Iterator[Server]:
     started.close()
 
 
-def get(server: Server, path: str, **headers: str) -> tuple[int, str, bytes]:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+def get(server: Server, path: str, host: str = "127.0.0.1", **headers: str) -> tuple[int, str, bytes]:
+    connection = HTTPConnection(host, server.port, timeout=90)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -94,8 +96,8 @@ def test_a_request_is_answered_while_another_client_says_nothing(server: Server)
 
 
 def test_close_frees_the_port_and_may_be_repeated(loop: Loop) -> None:
-    first = start_server("127.0.0.1", 0, statistics=lambda: loop.published, clock=lambda: loop.now_s)
-    port = first.port
+    (port,) = free_ports(1)  # of those that no outgoing connection gets
+    first = start_server("127.0.0.1", port, statistics=lambda: loop.published, clock=lambda: loop.now_s)
     first.close()
     first.close()
     second = start_server("127.0.0.1", port, statistics=lambda: loop.published, clock=lambda: loop.now_s)
@@ -133,9 +135,5 @@ def test_listens_on_ipv6(loop: Loop) -> None:
             pass
     except OSError:
         pytest.skip("this host has no IPv6 loopback")
-    server = start_server("::1", 0, statistics=lambda: loop.published, clock=lambda: loop.now_s)
-    connection = HTTPConnection("::1", server.port, timeout=30)
-    connection.request("GET", "/live")
-    assert connection.getresponse().status == 200
-    connection.close()
-    server.close()
+    with closing(start_server("::1", 0, statistics=lambda: loop.published, clock=lambda: loop.now_s)) as server:
+        assert get(server, "/live", host="::1")[0] == 200

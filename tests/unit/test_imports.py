@@ -12,6 +12,7 @@ PURE_NAMES = {
     "decode",
     "batching",
     "batch_shapes",
+    "backup_wait",
     "breaker",
     "contract",
     "engine",

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 import worker.__main__ as command_line
 from demo.worker_process import toml
 from schemas.engine_card import CARD_NAME, CardError
 from schemas.load import SchemaError
 from schemas.topics import TopicsError
+from tests.helpers.commands import logs_as_before
 from tests.helpers.models import tiny_model
 
 
 @pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+def logs() -> Iterator[None]:
+    with logs_as_before():
+        yield
 
 
 def config(tmp_path: Path, **tables: dict[str, object]) -> str:

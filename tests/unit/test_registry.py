@@ -64,7 +64,7 @@ def server() -> Iterator[tuple[str, type[Handler]]]:
 
 @pytest.fixture
 def schemas(server: tuple[str, type[Handler]]) -> Iterator[RegistrySchemas]:
-    registry = RegistrySchemas(url=server[0], timeout_s=5.0)
+    registry = RegistrySchemas(url=server[0], timeout_s=60.0)
     yield registry
     registry.close()
 
@@ -115,7 +115,7 @@ def test_find(schemas: RegistrySchemas) -> None:
 
 def test_credentials_are_sent_and_never_told(server: tuple[str, type[Handler]]) -> None:
     url, handler = server
-    schemas = RegistrySchemas(url=url, timeout_s=5.0, basic_auth=("joe", "se:cret"))
+    schemas = RegistrySchemas(url=url, timeout_s=60.0, basic_auth=("joe", "se:cret"))
     schemas.schema(1)
     assert handler.requests[-1][1] == "Basic " + base64.b64encode(b"joe:se:cret").decode()
     with pytest.raises(SchemaUnavailableError) as caught:

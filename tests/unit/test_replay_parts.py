@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from io import StringIO
@@ -72,6 +73,20 @@ def test_all_are_asked_to_end_when_it_stops() -> None:
     told: list[Sequence[Standing]] = []
     ended = run_parts([waiting, waiting], tell=told.append, stopping=lambda: len(told) > 4)
     assert [each.exit_code for each in ended] == [6, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_did_not_listen_to_signals_yet_has_nothing_to_finish(number: signal.Signals) -> None:
+    told: list[Sequence[Standing]] = []
+    script = (
+        f"import os, signal\nsignal.signal({number}, signal.SIG_DFL)\nprint('{line_from(Standing())}', flush=True)\n"
+    )
+    wait = [sys.executable, "-c", script + "signal.pause()"]
+    hit = [sys.executable, "-c", script + f"os.kill(os.getpid(), {number})"]
+    ended = run_parts([wait, hit], tell=told.append, stopping=lambda: len(told) > 4)
+    assert [each.exit_code for each in ended] == [0, 0]
+    ended = run_parts([hit], tell=told.append, stopping=lambda: False)
+    assert [each.exit_code for each in ended] == [-number]  # nobody asked for that
 
 
 def test_whatever_ends_it_no_process_is_left() -> None:

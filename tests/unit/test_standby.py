@@ -5,7 +5,7 @@ import pytest
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine
 from tests.helpers.faulty import FaultyEngine
-from worker.errors import FatalEngineError
+from worker.errors import FatalEngineError, OutOfDeviceMemoryError
 from worker.standby import StandBy
 
 
@@ -76,3 +76,51 @@ def test_a_primary_that_is_lost_ends_it(pair: Pair) -> None:
     pair.primary.lost = True
     with pytest.raises(FatalEngineError):
         pair.standby.try_primary()
+
+
+def test_a_trial_is_not_waited_for(pair: Pair) -> None:
+    slow = FaultyEngine({"sales": 3}, max_rows=8, slots=1, asynchronous=True)
+    pair.standby.enter(slow)
+    pair.clock.advance(31.0)
+    assert not pair.standby.try_primary()
+    assert (pair.standby.uses(slow), pair.standby.active, slow.blocked) == (True, True, 0)
+    slow.finish()
+    assert pair.standby.try_primary()
+    assert (pair.standby.uses(slow), pair.standby.active, slow.free) == (False, False, 1)
+
+
+def test_a_trial_that_fails_late_is_repeated_later(pair: Pair) -> None:
+    slow = FaultyEngine({"sales": 3}, max_rows=8, slots=1, asynchronous=True)
+    slow.fail_collect = [OutOfDeviceMemoryError("got 1 GiB, needs 2")]
+    pair.standby.enter(slow)
+    pair.clock.advance(31.0)
+    assert not pair.standby.try_primary()
+    slow.finish()
+    assert not pair.standby.try_primary()
+    assert (pair.standby.active, slow.free) == (True, 1)
+    pair.clock.advance(31.0)
+    assert not pair.standby.try_primary()
+    slow.finish()
+    assert pair.standby.try_primary()
+
+
+def test_forgetting_gives_back_the_slot_of_a_trial(pair: Pair) -> None:
+    slow = FaultyEngine({"sales": 3}, max_rows=8, slots=1, asynchronous=True)
+    pair.standby.enter(slow)
+    pair.clock.advance(31.0)
+    pair.standby.try_primary()
+    pair.standby.forget()
+    assert (pair.standby.uses(slow), slow.free, slow.outstanding) == (False, 1, 0)
+
+
+def test_a_stand_by_of_one_version_is_still_one_when_another_version_has_its_own(pair: Pair) -> None:
+    others = {id(pair.primary): pair.second}
+    standby = StandBy(lambda engine: others.get(id(engine)), retry_s=30.0, probe_rows=4, clock=pair.clock)
+    standby.enter(pair.primary)
+    newer, its_own = FaultyEngine({"sales": 3}, max_rows=8), FakeEngine({"sales": 3}, max_rows=8)
+    others[id(newer)] = its_own
+    assert standby.enter(newer) is its_own
+    assert standby.instead_of(newer) is its_own
+    assert standby.instead_of(pair.primary) is pair.primary
+    assert standby.is_standby(pair.second)
+    assert standby.is_standby(its_own)
