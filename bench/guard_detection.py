@@ -51,17 +51,18 @@ class Tries:
     nearest: list[dict[str, float]] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
-        """Tries, found, rows (median and most), the rules that found it, and by rule how near the tries came to it."""
+        """Tries, found, rows (median and most), the rules that found it, and by rule how near those came that weren't found."""
         found = [each for each in self.found if each is not None]
-        rules = sorted({rule for each in self.nearest for rule in each})
-        spans = {rule: [each[rule] for each in self.nearest if rule in each] for rule in rules}
+        missed = [near for near, each in zip(self.nearest, self.found, strict=True) if each is None]
+        rules = sorted({rule for each in missed for rule in each})
+        spans = {rule: [each[rule] for each in missed if rule in each] for rule in rules}
         return {
             "tries": len(self.found),
             "found": len(found),
             "rows_median": float(np.median([rows for rows, _ in found])) if found else None,
             "rows_most": max((rows for rows, _ in found), default=None),
             "rules": dict(Counter(rule for _, rule in found)),
-            "nearest": {rule: [round(min(span), 3), round(max(span), 3)] for rule, span in spans.items()},
+            "missed": {rule: [round(min(span), 3), round(max(span), 3)] for rule, span in spans.items()},
         }
 
 

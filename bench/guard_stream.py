@@ -47,8 +47,9 @@ class Stream:
         self.seconds_before += time.process_time() - began_s
         began_s = time.process_time()
         faults = self.guard.row_faults(self.model.spec, inputs, values)
-        trip = None if before is None else self._beside(values, before, list(faults))
-        trip = trip or self.guard.watch(self.model.spec, inputs, values, without=sorted(faults))
+        trip = self.guard.watch(self.model.spec, inputs, values, without=sorted(faults))
+        if before is not None:
+            trip = trip or self._beside(values, before, list(faults))
         self.seconds += time.process_time() - began_s
         self.rows += len(values)
         self.trips.update(str(fault.rule) for fault in faults.values())

@@ -93,18 +93,19 @@ def _near(detection: Mapping[str, Any]) -> list[str]:
     rules = _RULES[:3]
     lines = [
         (
-            "What isn't always found, beside sound forecasts: the largest figure of each try in percent of its limit, from the try "
-            "with the least to the one with the most. Where the spans overlap, no limit could tell the two apart."
+            "The tries that were missed, beside sound forecasts: the largest figure of each try in percent of its limit (below 0: "
+            "forecasts fit their own weekdays best), from the lowest try to the highest. Where the spans overlap, no limit tells the two apart."
         ),
         "",
-        "| Model | What is wrong | Found | " + " | ".join(rules) + " |",
+        "| Model | What is wrong | Missed | " + " | ".join(rules) + " |",
         "| --- | --- | ---: |" + " ---: |" * len(rules),
     ]
     for model, cases in detection.items():
         missed = [name for name, case in cases.items() if case["found"] < case["tries"] and name not in CONTROLS]
         for name in (SOUND, *missed) if missed else ():
-            spans = " | ".join(_span(cases[name]["nearest"].get(rule)) for rule in rules)
-            lines.append(f"| {model} | {name} | {cases[name]['found']} of {cases[name]['tries']} | {spans} |")
+            case = cases[name]
+            spans = " | ".join(_span(case["missed"].get(rule)) for rule in rules)
+            lines.append(f"| {model} | {name} | {case['tries'] - case['found']} of {case['tries']} | {spans} |")
     return lines
 
 
@@ -146,4 +147,4 @@ def _percent(share: float | None) -> str:
 
 
 def _span(span: Sequence[float] | None) -> str:
-    return "-" if span is None else f"{_percent(span[0])} to {_percent(span[1])}"
+    return "-" if span is None else f"{span[0]:.0%} to {span[1]:.0%}"

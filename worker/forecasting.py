@@ -168,8 +168,8 @@ class Forecasting:
         faults = self._guard.row_faults(spec, columns, values)
         faults |= {row: Fault(row, Rule.ENGINE_ERROR, detail) for row, detail in computed.failed.items()}
         if computed.engine is self.engine:  # the last batches of an engine that was left say nothing of the next one
-            trip_or_none = self._second_opinion(flight, computed, behind, faults)
-            trip_or_none = trip_or_none or self._guard.watch(spec, columns, values, without=sorted(faults))
+            trip_or_none = self._guard.watch(spec, columns, values, without=sorted(faults))
+            trip_or_none = trip_or_none or self._second_opinion(flight, computed, behind, faults)
             if trip_or_none is not None and self._must_leave(computed.engine, trip_or_none):
                 return self._from_another(flight, computed, behind, trip_or_none)
         if faults:
