@@ -13,6 +13,12 @@ _RULES = ("shift", "drift", "weekday_lag", "explosion")
 _SWAP_RULES = ("canary", CANARY_DAYS, "jump", "drift", "shift")
 
 
+_MISSED = (
+    "The tries that were missed, beside sound forecasts: the largest figure of each try in percent of its limit (below 0: "
+    "forecasts fit their own weekdays best), from the lowest try to the highest. Where the spans overlap, no limit tells the two apart:"
+)
+
+
 def guard_text(result: Result) -> str:
     """False alarms, detection, what is missed and why, and cost, as Markdown."""
     parts = (
@@ -20,7 +26,8 @@ def guard_text(result: Result) -> str:
         _swaps(result["swaps"]),
         _detections("Wrong from a worker's start on, tries of 8,192 rows", result["detection"]),
         _detections("Wrong from a swap on, after a sound version; tries of 4,096 rows", result["after_swap"]),
-        _near(result["detection"]),
+        [_MISSED, *_near(result["detection"], _RULES[:3])],
+        ["The same after a swap:", *_near(result["after_swap"], ("canary", CANARY_DAYS, "drift"))],
         _errors(result["errors"]),
         _cost(result),
     )
@@ -88,14 +95,9 @@ def _detections(title: str, detection: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _near(detection: Mapping[str, Any]) -> list[str]:
+def _near(detection: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
     """The figures of what is missed beside those of sound forecasts."""
-    rules = _RULES[:3]
     lines = [
-        (
-            "The tries that were missed, beside sound forecasts: the largest figure of each try in percent of its limit (below 0: "
-            "forecasts fit their own weekdays best), from the lowest try to the highest. Where the spans overlap, no limit tells the two apart."
-        ),
         "",
         "| Model | What is wrong | Missed | " + " | ".join(rules) + " |",
         "| --- | --- | ---: |" + " ---: |" * len(rules),
