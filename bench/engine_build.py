@@ -1,7 +1,8 @@
 """`python -m bench engine-build`: how long `engine-build build` takes on a machine without a GPU, by TensorRT-RTX.
 
 Each model of `models/` in a process of its own, twice: `--precision auto` without data (FP32 and FP16), and with calibration and
-evaluation rows of real data (FP32, FP16 and INT8). Wall-clock seconds from start to exit, so Python's imports count. Writes
+evaluation rows of real data (FP32, FP16 and INT8). Wall-clock seconds from start to exit, so Python's imports count, and beside
+them what all cores together worked for it: on a machine with other work the first grow, the second hardly. Writes
 `bench/results/engine-build-cpu.json`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ import pyarrow.parquet as pq
 from bench.machine import cpu_facts, load_average
 from bench.precision import DATA, rows_of_data
 from demo.series import FloatArray
+from engine_build.onnx_run import OnnxRun
+from schemas.model_store import current_name
 
 OUT: Final = Path("bench/results/engine-build-cpu.json")
 TARGETS: Final = "sm80,sm89"
@@ -80,18 +84,44 @@ def _measured(folder: Path, rows: list[str], scratch: Path) -> dict[str, Any]:
         models = scratch / kind.replace(" ", "-")
         command = [sys.executable, "-m", "engine_build", "build", "--onnx", str(folder / "model.onnx")]
         command += ["--out", str(models), "--target", TARGETS, "--json", str(report), *options]
-        began_s = time.perf_counter()
+        began_s, worked_s, load = time.perf_counter(), _worked_s(), load_average()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         took_s = time.perf_counter() - began_s
         content = json.loads(report.read_text(encoding="utf-8"))
         shown = ("precision", "built_s", "size_bytes", "layers", "problems")
         found[kind] = {
             "seconds": round(took_s, 1),
+            "cpu_seconds": round(_worked_s() - worked_s, 1),
+            "load_average_before": load,
             "published": content["published"],
             "plans": [{name: plan[name] for name in shown} for plan in content["plans"]],
             "graphs": {name: _graph(graph) for name, graph in content["graphs"].items()},
+            "differs": _differences(models / folder.name),
         }
         print(f"{folder.name:28s}{kind:16s}{took_s:6.1f} s  {', '.join(content['published'])}", flush=True)
+    return found
+
+
+def _worked_s() -> float:
+    """CPU seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _differences(store: Path) -> dict[str, dict[str, float]]:
+    """How far each graph's forecasts of the golden rows are from FP32's, by ONNX Runtime, as `engine_build.allowances` counts."""
+    version = store / current_name(store)
+    with np.load(version / "golden.npz") as content:
+        rows = {name: content[name] for name in content.files}
+    reference = rows.pop("forecast")
+    found = {}
+    for path in sorted((version / "graphs").glob("*.onnx")):
+        error = np.abs(OnnxRun(path).forecasts(rows) - reference)
+        allowed = np.abs(reference).mean() + np.abs(reference)
+        found[path.stem] = {
+            "pointwise": float((error / allowed).max()),
+            "summed": float(error.sum() / np.abs(reference).sum()),
+        }
     return found
 
 

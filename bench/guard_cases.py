@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from demo.series import SeriesSet
-from engine_build.precision import write_int8
+from engine_build.allowances import ALLOWANCES
+from engine_build.precision import Workpiece, write_int8
 from engine_build.prove import Golden, tolerance_of
 from schemas.engine_card import CARD_NAME, load_card
 from worker.engine import EngineSpec
@@ -141,7 +142,7 @@ def golden_share(model: Model, folder: Path) -> float:
     card = load_card(folder / CARD_NAME)
     inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
     outputs = np.asarray(card.golden.outputs, np.float32)
-    allowed = tolerance_of("int8", card, Golden(inputs=inputs, outputs=outputs))
+    allowed = tolerance_of(ALLOWANCES["int8"], card, Golden(inputs=inputs, outputs=outputs))
     apart = np.abs(model.forecast(inputs).astype(np.float64) - outputs)
     return float((apart / (allowed.absolute + allowed.relative * np.abs(outputs))).max())
 
@@ -170,7 +171,8 @@ def broken_int8(folder: Path, samples: Inputs) -> Iterator[tuple[str, Model]]:
     """The model in `folder` as INT8, with calibrated scales and with broken ones."""
     with TemporaryDirectory() as scratch:
         whole = Path(scratch) / "int8.onnx"
-        write_int8(folder / "model.onnx", whole, {name: values[:CALIBRATION_ROWS] for name, values in samples.items()})
+        columns = {name: values[:CALIBRATION_ROWS] for name, values in samples.items()}
+        write_int8(Workpiece(folder / "model.onnx", columns), whole)
         yield "INT8", Model.load(folder, whole)
         for factor in SCALE_FACTORS:
             path = Path(scratch) / f"{factor}.onnx"

@@ -25,7 +25,7 @@ from demo.series import HORIZON_DAYS, FloatArray, SeriesSet
 from engine_build.calibration import calibration_of
 from engine_build.evaluation import accuracy, compare, onnx_forecasts
 from engine_build.graph import load_graph
-from engine_build.precision import PrecisionGraph, write_fp16, write_fp32, write_int8
+from engine_build.precision import PrecisionGraph, Workpiece, write_fp16, write_fp32, write_int8
 from schemas.load import load_schema
 
 OUT: Final = Path("bench/results/precision-cpu.json")
@@ -97,11 +97,12 @@ def _measured(
     rows = calibration_of(calibration, graph.inputs, load_schema(None, "sku_features"), source=model.parent.name)
     found: dict[str, object] = {"calibration_rows": len(rows), "calibration_sha256": rows.digest}
     reference = accuracy(onnx_forecasts(model, test), actual)
+    work = Workpiece(model, rows.columns)
     writers: Mapping[str, Callable[[Path], PrecisionGraph]] = {
         "fp32": lambda target: write_fp32(model, target),
-        "fp16": lambda target: write_fp16(model, target, rows.columns),
-        "int8": lambda target: write_int8(model, target, rows.columns),
-        "int8, rest fp32": lambda target: write_int8(model, target, rows.columns, rest="fp32", methods=("minmax",)),
+        "fp16": lambda target: write_fp16(work, target),
+        "int8": lambda target: write_int8(work, target),
+        "int8, rest fp32": lambda target: write_int8(work, target, rest="fp32", methods=("minmax",)),
     }
     with tempfile.TemporaryDirectory() as scratch:
         for precision, write in writers.items():

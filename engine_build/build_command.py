@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from engine_build.allowances import parse_allowances
 from engine_build.calibration import Calibration, calibration_from_parquet
 from engine_build.cards import find_card, golden_of, started
 from engine_build.device import find_gpu, runtime_api
@@ -69,6 +70,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     data.add_argument(
         "--evaluation", type=Path, metavar="FILE.parquet", help="rows with `actual`, to judge accuracy by"
     )
+    data.add_argument(
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="PRECISION=POINTWISE:SUMMED",
+        help="by how much plans may differ from FP32 (fp16=0.01:0.002, int8=0.25:0.03)",
+    )
     data.add_argument("--schema", type=Path, help="feature schema (the packaged one)")
     add_access_options(data)  # type: ignore[arg-type]  # a group takes options as a parser does
     model = parser.add_argument_group("model")
@@ -102,7 +110,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     key = None if arguments.sign_key is None else load_private_key(arguments.sign_key)
     outcome = _built(arguments, planned, console)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(outcome.report, indent=1) + "\n", encoding="utf-8")
+        _write_report(arguments.json, outcome.report)
     show_plans(console, outcome)
     release = require_published(outcome)
     published = Publisher(arguments.out, render=render, key=key).publish(
@@ -117,6 +125,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
+    allowances = parse_allowances(arguments.tolerance)
     schema = load_schema(arguments.schema, "sku_features")
     graph = load_graph(arguments.onnx, schema)
     for note in graph.notes:
@@ -148,6 +157,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
         cuda_graph_rows=() if proposal is None else proposal.cuda_graph_rows,
         workspace_bytes=None if arguments.workspace_mib is None else arguments.workspace_mib << 20,
         timing_cache=None if arguments.timing_cache is None else arguments.timing_cache / f"{site.label}.cache",
+        allowances=allowances,
     )
     data = Data(golden=golden, calibration=calibration, evaluation=evaluation)
     return Plan(graph=graph, data=data, site=site, order=order, published=_published(arguments.out, card))
@@ -174,6 +184,15 @@ def _built(arguments: argparse.Namespace, planned: Plan, console: Console) -> Ou
             clock_s=time.monotonic,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _write_report(path: Path, report: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            str(path), [f"the report can't be written: {error.strerror}; nothing was published, name another --json"]
+        ) from error
 
 
 def _calibration(arguments: argparse.Namespace, graph: Graph, schema: Mapping[str, Any]) -> Calibration | None:

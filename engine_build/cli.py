@@ -26,6 +26,7 @@ exit codes:
    8  a plan computes something else than ONNX Runtime in FP32; it wasn't published
    9  the folder of models can't be written, or isn't as it should be
   70  a bug: please report it with its traceback
+ 130  interrupted; 141: whoever read the output is gone
 """
 
 

@@ -36,9 +36,11 @@ def explained(
         used = site.library.has_timing_cache
         yield f"timing cache: {order.timing_cache.name if used else 'none, this library times nothing while building'}"
     for precision in precisions:
-        tolerance = tolerance_of(precision, card, order.golden)
+        allowance = order.allowances[precision]
+        tolerance = tolerance_of(allowance, card, order.golden)
+        own = f" (at least {allowance.own:g} times what its graph differs on the CPU)" if allowance.own else ""
         yield (
-            f"{precision} may differ from FP32 by {tolerance.relative:g} of a value and {tolerance.absolute:.3g} more, "
+            f"{precision} may differ from FP32 by {tolerance.relative:g} of a value and {tolerance.absolute:.3g} more{own}, "
             f"in sum by {tolerance.summed:.1%}"
         )
     if site.on_device:

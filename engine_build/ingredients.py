@@ -10,12 +10,12 @@ from typing import Any
 from engine_build.calibration import Calibration
 from engine_build.choice import ORDER
 from engine_build.errors import InputError
-from engine_build.evaluation import EvaluationSet, accuracy, compare, compare_to_fp32
+from engine_build.evaluation import EvaluationSet, Verdict, accuracy, compare, compare_to_fp32
 from engine_build.graph import Graph
-from engine_build.onnx_run import Columns, OnnxRun
+from engine_build.onnx_run import Columns, FloatArray, OnnxRun
 from engine_build.plan import GraphBytes
-from engine_build.precision import PrecisionGraph, write_fp16, write_int8
-from engine_build.prove import Golden
+from engine_build.precision import PrecisionGraph, Workpiece, write_fp16, write_int8
+from engine_build.prove import Golden, pointwise_error
 from engine_build.release import Ingredients
 from schemas.engine_card import Accuracy, EngineCard, Precision
 from schemas.model_store import Version
@@ -33,6 +33,11 @@ class Data:
     def columns(self) -> Columns:
         """Rows to find out with what half precision does: the calibration's, else the golden ones."""
         return self.golden.inputs if self.calibration is None else self.calibration.columns
+
+    @property
+    def judged(self) -> Columns:
+        """Rows that accuracy is judged on: the evaluation set's, else those above."""
+        return self.columns if self.evaluation is None else self.evaluation.columns
 
 
 def wanted_precisions(asked: str, *, has_int8: bool) -> tuple[Precision, ...]:
@@ -54,6 +59,8 @@ def gather(
     """
     there = {} if published is None else published.card.graphs
     precisions = wanted_precisions(asked, has_int8=data.calibration is not None or "int8" in there)
+    work = Workpiece(graph.path, data.columns)
+    reference = work.forecasts if data.evaluation is None else OnnxRun(graph.path).forecasts(data.judged)
     graphs, notes = [], dict[Precision, Any]()
     measured, problems = dict[Precision, Accuracy](), dict[Precision, tuple[str, ...]]()
     for precision in precisions:
@@ -61,11 +68,13 @@ def gather(
             path = published.folder / there[precision].file
             notes[precision] = {"method": "taken from the published version"}
         else:
-            path, notes[precision] = _made(precision, graph, data, folder)
+            path, notes[precision] = _made(precision, work, folder)
         graphs.append(_bytes(precision, path, data, published))
-        measured |= _accuracy(precision, path, card, data)
+        found = reference if precision == "fp32" else OnnxRun(path).forecasts(data.judged)
+        measured |= _accuracy(precision, found, card, data)
         if precision != "fp32":
-            problems[precision], notes[precision]["accuracy"] = _gate(path, graph.path, card, data)
+            verdict = _gate(found, reference, card, data)
+            problems[precision], notes[precision]["accuracy"] = verdict.reasons, str(verdict)
     return Ingredients(
         model=graph.path.read_bytes(),
         graphs=tuple(graphs),
@@ -76,12 +85,11 @@ def gather(
     )
 
 
-def _made(precision: Precision, graph: Graph, data: Data, folder: Path) -> tuple[Path, dict[str, Any]]:
+def _made(precision: Precision, work: Workpiece, folder: Path) -> tuple[Path, dict[str, Any]]:
     if precision == "fp32":
-        return graph.path, {"method": "the model itself"}
+        return work.source, {"method": "the model itself"}
     target = folder / f"{precision}.onnx"
-    write = write_fp16 if precision == "fp16" else write_int8
-    made: PrecisionGraph = write(graph.path, target, data.columns)
+    made: PrecisionGraph = write_fp16(work, target) if precision == "fp16" else write_int8(work, target)
     facts = dataclasses.asdict(made)
     return target, {name: value for name, value in facts.items() if name != "path"}
 
@@ -90,31 +98,32 @@ def _bytes(precision: Precision, path: Path, data: Data, published: Version | No
     digest = data.calibration.digest if precision == "int8" and data.calibration is not None else None
     if precision == "int8" and published is not None and "int8" in published.card.graphs:
         digest = next((plan.calibration_sha256 for plan in published.card.plans if plan.precision == "int8"), None)
-    return GraphBytes.of(precision, path.read_bytes(), calibration_sha256=digest)
+    own_error = 0.0
+    if precision != "fp32":
+        own_error = pointwise_error(OnnxRun(path).forecasts(data.golden.inputs), data.golden)
+    return GraphBytes.of(precision, path.read_bytes(), calibration_sha256=digest, own_error=own_error)
 
 
-def _accuracy(precision: Precision, path: Path, card: EngineCard, data: Data) -> Mapping[Precision, Accuracy]:
+def _accuracy(
+    precision: Precision, forecasts: FloatArray, card: EngineCard, data: Data
+) -> Mapping[Precision, Accuracy]:
     if data.evaluation is None:
         # What the card says of FP16 and INT8 was measured on other graphs than the ones made here.
         return {"fp32": card.accuracy["fp32"]} if precision == "fp32" and "fp32" in card.accuracy else {}
-    forecast = OnnxRun(path).forecasts(data.evaluation.columns)
-    return {precision: accuracy(forecast, data.evaluation.actual, card.quantiles)}
+    return {precision: accuracy(forecasts, data.evaluation.actual, card.quantiles)}
 
 
-def _gate(path: Path, model: Path, card: EngineCard, data: Data) -> tuple[tuple[str, ...], str]:
-    """Why the graph isn't accurate enough, and what was found."""
+def _gate(found: FloatArray, reference: FloatArray, card: EngineCard, data: Data) -> Verdict:
+    """Whether forecasts of the judged rows are accurate enough. reference: FP32's of the same rows."""
     if data.evaluation is not None:
-        columns, actual = data.evaluation.columns, data.evaluation.actual
-        found, reference = (
-            accuracy(OnnxRun(each).forecasts(columns), actual, card.quantiles) for each in (path, model)
+        found_accuracy, true_accuracy = (
+            accuracy(each, data.evaluation.actual, card.quantiles) for each in (found, reference)
         )
-        verdict = compare(found, reference)
-    else:
-        found_rows, true_rows = (OnnxRun(each).forecasts(data.columns) for each in (path, model))
-        verdict = compare_to_fp32(found_rows, true_rows, card.quantiles)
-        if data.calibration is None:
-            verdict = dataclasses.replace(verdict, basis="the golden rows against FP32's own forecasts")
-    return verdict.reasons, str(verdict)
+        return compare(found_accuracy, true_accuracy)
+    verdict = compare_to_fp32(found, reference, card.quantiles)
+    if data.calibration is None:
+        return dataclasses.replace(verdict, basis="the golden rows against FP32's own forecasts")
+    return verdict
 
 
 def _described(calibration: Calibration) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from engine_build.allowances import ALLOWANCES, Allowance
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError, ProofError
 from engine_build.measure import Measurement, measure
-from engine_build.prove import Golden, Proof, prove, prove_structure, tolerance_of
+from engine_build.prove import Golden, Proof, Tolerance, prove, prove_structure, tolerance_of
 from engine_build.trt import Library
 from engine_build.trt_types import BuildRequest, Built, Progress
 from schemas.engine_card import EngineCard, Plan, Precision, Profile
@@ -21,18 +22,31 @@ from schemas.plan_choice import Gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphBytes:
-    """An ONNX graph at one precision. calibration_sha256: of the rows that INT8 scales come from, None without any."""
+    """An ONNX graph at one precision.
+
+    calibration_sha256: of the rows that INT8 scales come from, None without any. own_error: `prove.pointwise_error` of its
+    forecasts of the golden rows by ONNX Runtime.
+    """
 
     precision: Precision
     content: bytes
     sha256: str
     calibration_sha256: str | None = None
+    own_error: float = 0.0
 
     @classmethod
-    def of(cls, precision: Precision, content: bytes, *, calibration_sha256: str | None = None) -> Self:
+    def of(
+        cls, precision: Precision, content: bytes, *, calibration_sha256: str | None = None, own_error: float = 0.0
+    ) -> Self:
         """The graph in `content`, with its digest."""
         digest = hashlib.sha256(content).hexdigest()
-        return cls(precision=precision, content=content, sha256=digest, calibration_sha256=calibration_sha256)
+        return cls(
+            precision=precision,
+            content=content,
+            sha256=digest,
+            calibration_sha256=calibration_sha256,
+            own_error=own_error,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +120,8 @@ class BuiltPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
-    """What to build for every precision alike. profiles: rows. golden: to prove with. workspace_bytes, timing_cache: see
-    `BuildRequest`.
+    """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
+    differ, by precision. workspace_bytes, timing_cache: see `BuildRequest`.
     """
 
     card: EngineCard
@@ -116,6 +130,7 @@ class PlanOrder:
     cuda_graph_rows: tuple[int, ...] = ()
     workspace_bytes: int | None = None
     timing_cache: Path | None = None
+    allowances: Mapping[Precision, Allowance] = field(default_factory=lambda: ALLOWANCES)
 
 
 def build_plan(
@@ -143,7 +158,7 @@ def build_plan(
     try:
         prove_structure(built.tensors, order.card, order.profiles)
         if site.on_device:
-            proof, measurement = _on_device(site, order, graph.precision, built.plan)
+            proof, measurement = _on_device(site, order, _tolerance(order, graph), built.plan)
     except ProofError as error:
         return BuiltPlan(
             precision=graph.precision,
@@ -167,8 +182,11 @@ def build_plan(
     )
 
 
-def _on_device(site: Site, order: PlanOrder, precision: Precision, plan: bytes) -> tuple[Proof, Measurement]:
-    tolerance = tolerance_of(precision, order.card, order.golden)
+def _tolerance(order: PlanOrder, graph: GraphBytes) -> Tolerance:
+    return tolerance_of(order.allowances[graph.precision], order.card, order.golden, graph.own_error)
+
+
+def _on_device(site: Site, order: PlanOrder, tolerance: Tolerance, plan: bytes) -> tuple[Proof, Measurement]:
     (profile, *_) = order.profiles
     prove_structure(site.library.facts(plan).tensors, order.card, order.profiles)
     with DeviceRunner(site.library, site.cuda, plan, profile) as runner:
@@ -185,7 +203,7 @@ def _entry(
     measurement: Measurement | None,
 ) -> Plan:
     digest = hashlib.sha256(content).hexdigest()
-    tolerance = tolerance_of(graph.precision, order.card, order.golden)
+    tolerance = _tolerance(order, graph)
     return Plan(
         file=f"plans/{site.label}-{graph.precision}-{digest[:12]}.plan",
         sha256=digest,

@@ -10,8 +10,9 @@ from rich.console import Console
 from engine_build.errors import TrafficError
 from engine_build.kafka_access import KafkaAccess, access_from_bootstrap, access_from_settings, parse_topic_source
 from engine_build.topic_rows import demand_from_topic
-from engine_build.traffic import propose
-from engine_build.traffic_prometheus import sizes_from_prometheus
+from engine_build.traffic import Sizes, propose
+from engine_build.traffic_prometheus import batches_from_prometheus, demand_from_prometheus
+from schemas.engine_card import load_card
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +28,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_access_options(parser)
     parser.add_argument("--window-s", type=float, default=0.5, help="a worker's delivery.commit_interval_s (0.5)")
     parser.add_argument("--workers", type=int, default=1, help="workers that share the topic (1)")
-    parser.add_argument("--headroom", type=float, default=0.25, help="above the 99th percentile (0.25)")
+    parser.add_argument("--headroom", type=_share, default=0.25, help="above the 99th percentile (0.25)")
+    memory = parser.add_argument_group("memory", "bounds the largest batch")
+    memory.add_argument("--memory-mib", type=_positive, help="device memory that a plan may take")
+    row = memory.add_mutually_exclusive_group()
+    row.add_argument(
+        "--card", type=Path, metavar="CARD.json", help="a published version's: its plans say what a row takes"
+    )
+    row.add_argument("--row-bytes", type=_positive, help="what a row takes")
 
 
 def add_access_options(parser: argparse.ArgumentParser) -> None:
@@ -47,20 +55,61 @@ def access_of(arguments: argparse.Namespace) -> KafkaAccess:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Print the proposal, and why, on standard error's side of things: the value stands alone in the last line."""
-    if arguments.prometheus is not None:
-        try:
-            text = arguments.prometheus.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TrafficError(
-                str(arguments.prometheus), [f"can't be read: {error}; expected a /metrics text"]
-            ) from error
-        sizes = sizes_from_prometheus(text)
-    else:
-        source = parse_topic_source(arguments.topic)
-        sizes = demand_from_topic(source, access_of(arguments), window_s=arguments.window_s, workers=arguments.workers)
-    proposal = propose(sizes, headroom=arguments.headroom)
+    """Print why, and in the last line the proposal alone."""
+    memory = _memory(arguments)
+    demand, batches = _sizes(arguments)
+    proposal = propose(demand, batches, headroom=arguments.headroom, memory=memory)
     for note in proposal.notes:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(str(proposal), highlight=False)
     return 0
+
+
+def _sizes(arguments: argparse.Namespace) -> tuple[Sizes, Sizes | None]:
+    """Rows per commit window, and rows per batch where they are known."""
+    if arguments.prometheus is None:
+        source = parse_topic_source(arguments.topic)
+        demand = demand_from_topic(source, access_of(arguments), window_s=arguments.window_s, workers=arguments.workers)
+        return demand, None
+    try:
+        text = arguments.prometheus.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrafficError(str(arguments.prometheus), [f"can't be read: {error}; expected a /metrics text"]) from error
+    return demand_from_prometheus(text), batches_from_prometheus(text)
+
+
+def _memory(arguments: argparse.Namespace) -> tuple[int, int] | None:
+    """Bytes there are, and bytes a row takes; None without a bound. Raises `TrafficError`, `CardError`."""
+    if arguments.memory_mib is None:
+        if arguments.card is None and arguments.row_bytes is None:
+            return None
+        raise TrafficError("memory", ["says what a row takes, not what there is; give --memory-mib"])
+    if arguments.row_bytes is not None:
+        return arguments.memory_mib << 20, arguments.row_bytes
+    if arguments.card is None:
+        raise TrafficError(
+            "--memory-mib", ["needs what a row takes; give --card of a published version or --row-bytes"]
+        )
+    card = load_card(arguments.card)
+    rows = [
+        -(-plan.device_memory_bytes // plan.profiles[-1].max_rows)
+        for plan in card.plans
+        if plan.device_memory_bytes is not None
+    ]
+    if not rows:
+        raise TrafficError(str(arguments.card), ["has no plan whose memory was measured on a GPU; give --row-bytes"])
+    return arguments.memory_mib << 20, max(rows)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a share of 0 or more, as in 0.25")
+    return value

@@ -13,15 +13,13 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_build.allowances import Allowance
 from engine_build.errors import ProofError
 from engine_build.trt_types import Shape, TensorFacts
-from schemas.engine_card import EngineCard, Precision, Profile
+from schemas.engine_card import EngineCard, Profile
 
 FloatArray = NDArray[np.float32]
 
-_POINTWISE: Final[Mapping[Precision, float]] = {"fp16": 0.01, "int8": 0.25}
-_SUMMED: Final[Mapping[Precision, float]] = {"fp32": 0.001, "fp16": 0.002, "int8": 0.03}
-"""Set after the errors of earlier FP16 and INT8 graphs of the six networks in ONNX Runtime: FP16 pointwise 0.0005 and summed 0.0002 at worst, INT8 0.11 and 0.009."""
 _BATCH_MATES: Final = 0.1
 """A row may change by this share of the tolerance with what else is in its batch."""
 
@@ -68,16 +66,26 @@ class Proof:
     batch_mates: float
 
 
-def tolerance_of(precision: Precision, card: EngineCard, golden: Golden) -> Tolerance:
-    """FP32: the card's own. FP16 and INT8: a share of the value and of the mean forecast, as low precision errs in both."""
-    if precision == "fp32":
+def pointwise_error(found: FloatArray, golden: Golden) -> float:
+    """The largest difference to the golden outputs, as a share of the value and the mean forecast together."""
+    size = np.abs(golden.outputs).astype(np.float64)
+    error = np.abs(found.astype(np.float64) - golden.outputs)
+    return float((error / np.maximum(size + size.mean(), np.finfo(np.float32).tiny)).max())
+
+
+def tolerance_of(allowance: Allowance, card: EngineCard, golden: Golden, own_error: float = 0.0) -> Tolerance:
+    """What `allowance` means for a model whose forecasts are as large as those of `golden`.
+
+    own_error: `pointwise_error` of the graph itself, by ONNX Runtime.
+    """
+    if allowance.pointwise is None:
         stated = card.golden
         return Tolerance(
-            relative=stated.relative_tolerance, absolute=stated.absolute_tolerance, summed=_SUMMED[precision]
+            relative=stated.relative_tolerance, absolute=stated.absolute_tolerance, summed=allowance.summed
         )
-    share = _POINTWISE[precision]
     mean = float(np.abs(golden.outputs).mean())
-    return Tolerance(relative=share, absolute=round(share * mean, 9), summed=_SUMMED[precision])
+    share = max(allowance.pointwise, round(allowance.own * own_error, 6))
+    return Tolerance(relative=share, absolute=round(share * mean, 9), summed=allowance.summed)
 
 
 def proof_sizes(profile: Profile) -> tuple[int, ...]:

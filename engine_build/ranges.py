@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector
 
+from engine_build.entropy import range_of
 from engine_build.onnx_run import Columns, OnnxRun, rows_of
 
 Method = Literal["minmax", "entropy"]
@@ -53,7 +54,7 @@ def ranges_of(
 
 
 class _Histograms:
-    """ONNX Runtime's collector of histograms, without what it prints."""
+    """ONNX Runtime's collector of histograms, without what it prints; the thresholds are found in `entropy.py`."""
 
     def __init__(self) -> None:
         self._collector = HistogramCollector(
@@ -70,6 +71,10 @@ class _Histograms:
             self._collector.collect({name: [array] for name, array in values.items()})
 
     def thresholds(self, largest: Mapping[str, float]) -> dict[str, float]:
-        with contextlib.redirect_stdout(io.StringIO()):
-            found = self._collector.compute_collection_result()
-        return {name: min(float(np.max(np.abs(found[name][:2]))), most) for name, most in largest.items()}
+        found = {}
+        for name, most in largest.items():
+            counts, edges, least_value, largest_value, *_ = self._collector.histogram_dict[name]
+            low, high = range_of(counts, edges, _QUANTISED_BINS)
+            clipped = max(abs(max(low, float(least_value))), abs(min(high, float(largest_value))))
+            found[name] = min(clipped, most)
+        return found

@@ -50,6 +50,7 @@ def report_of(
         "published": list(decision.published),
         "reasons": list(decision.reasons),
         "plans": [_plan(each) for each in plans],
+        "allowances": {each: dataclasses.asdict(allowance) for each, allowance in order.allowances.items()},
         "accuracy": {precision: each.model_dump() for precision, each in accuracy.items()},
         "graphs": dict(graphs),
         "calibration": calibration,

@@ -2,28 +2,33 @@
 
 All layers that read one tensor are one group: they share its scale. The error of a choice is WAPE-to-FP32, the sum of
 |forecast - FP32 forecast| over the sum of |FP32 forecast|, on some calibration rows. One graph with a switch and a scale per
-group serves every measurement, so a trial costs a run and no compilation.
+group serves every measurement, so a trial costs a run and no compilation. Few rows give the order in which groups are left
+out, all of them the error that a choice is taken by; what was measured once isn't measured again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 
-from engine_build.onnx_run import Columns, FloatArray, OnnxRun
+from engine_build.onnx_run import Columns, FloatArray, OnnxRun, spread
 from engine_build.qdq import Layer, value_scale, weight_scales
+from engine_build.ranges import Method
 from schemas.contract import FORECAST
+
+ROUGH_ROWS: Final = 64
+"""Enough to say which group errs more than another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Layers in eight bits (`kept`) and left out (`left`: node name -> WAPE-to-FP32 with its group alone in eight bits).
+    """Layers in eight bits (`kept`) and left out (`left`: node name -> WAPE-to-FP32 with its group alone in eight bits, roughly).
 
-    error: WAPE-to-FP32 of the choice; error_of_all: with every layer in eight bits. trials: how many were measured.
+    error: WAPE-to-FP32 of the choice; error_of_all: with every layer in eight bits. trials: how many the bisection took.
     """
 
     kept: tuple[Layer, ...]
@@ -49,19 +54,23 @@ class Switches:
         self.groups: tuple[str, ...] = tuple(dict.fromkeys(layer.values for layer in layers))
         self.layers = tuple(layers)
         self.trials = 0
-        self._columns = columns
         self._run = OnnxRun(_switched(model, layers, self.groups))
-        self._reference = self._forecast((), {})
+        self._rows = {False: columns, True: spread(columns, ROUGH_ROWS)}
+        self._references = {rough: self._forecast((), {}, rough=rough) for rough in self._rows}
+        self._known: dict[tuple[bool, tuple[tuple[str, float], ...]], float] = {}
 
-    def error(self, groups: Collection[str], largest: Mapping[str, float]) -> float:
-        """WAPE-to-FP32 with `groups` in eight bits, their values' scales from `largest`."""
-        self.trials += 1
-        return wape_to(self._reference, self._forecast(groups, largest))
+    def error(self, groups: Collection[str], largest: Mapping[str, float], *, rough: bool = False) -> float:
+        """WAPE-to-FP32 with `groups` in eight bits, their values' scales from `largest`. rough: on `ROUGH_ROWS` rows only."""
+        key = (rough, tuple((name, largest.get(name, 0.0)) for name in self.groups if name in groups))
+        if key not in self._known:
+            self.trials += 1
+            self._known[key] = wape_to(self._references[rough], self._forecast(groups, largest, rough=rough))
+        return self._known[key]
 
-    def _forecast(self, groups: Collection[str], largest: Mapping[str, float]) -> FloatArray:
+    def _forecast(self, groups: Collection[str], largest: Mapping[str, float], *, rough: bool) -> FloatArray:
         on = np.array([name in groups for name in self.groups], np.bool_)
         scales = np.array([value_scale(largest.get(name, 0.0)) for name in self.groups], np.float32)
-        feeds = {**self._columns, _SWITCHES: on, _SCALES: scales}
+        feeds = {**self._rows[rough], _SWITCHES: on, _SCALES: scales}
         return self._run.values([FORECAST], feeds)[0]  # type: ignore[arg-type]
 
 
@@ -69,39 +78,53 @@ _SWITCHES = "eight_bit_switches"
 _SCALES = "eight_bit_scales"
 
 
-def choose(switches: Switches, largest: Mapping[str, float], *, most_error: float, most_trials: int = 200) -> Choice:
-    """The layers that may stay in eight bits so that WAPE-to-FP32 is at most `most_error`.
+def choices(
+    switches: Switches, largest: Mapping[Method, Mapping[str, float]], *, most_error: float, most_trials: int = 200
+) -> dict[Method, Choice]:
+    """By calibration method, the layers that may stay in eight bits so that WAPE-to-FP32 is at most `most_error`.
 
-    Groups are left out by falling error of their own; how many is found by bisection. With more groups than `most_trials`,
-    neighbours are measured together.
+    largest: each method's ranges. Groups are left out by falling error of their own, with the ranges of the method that errs
+    least with all of them; how many is found by bisection for each method. With more groups than `most_trials`, neighbours
+    are measured together.
     """
-    names = switches.groups
-    everything = switches.error(names, largest) if names else 0.0
-    alone = _alone(switches, largest, most_trials) if everything > most_error else {}
+    whole = {
+        method: switches.error(switches.groups, found) if switches.groups else 0.0 for method, found in largest.items()
+    }
+    alone: dict[str, float] = {}
+    if max(whole.values()) > most_error:
+        alone = _alone(switches, largest[min(whole, key=lambda method: whole[method])], most_trials)
+    return {method: _choice(switches, found, whole[method], alone, most_error) for method, found in largest.items()}
+
+
+def _choice(
+    switches: Switches, largest: Mapping[str, float], whole: float, alone: Mapping[str, float], most_error: float
+) -> Choice:
+    """As few groups left out as need be. whole: the error with all of them; alone: of each by itself."""
+    trials = switches.trials
     order = sorted(alone, key=lambda name: -alone[name])
     few, many = 0, len(order)
-    errors = {0: everything, many: 0.0 if order else everything}
-    while everything > most_error and many - few > 1:
+    errors = {0: whole, many: 0.0 if order else whole}
+    while whole > most_error and many - few > 1:
         middle = (few + many) // 2
         errors[middle] = switches.error(order[middle:], largest)
         few, many = (few, middle) if errors[middle] <= most_error else (middle, many)
-    dropped = frozenset(order[: many if everything > most_error else 0])
+    dropped = frozenset(order[: many if whole > most_error else 0])
     return Choice(
         kept=tuple(layer for layer in switches.layers if layer.values not in dropped),
         left={layer.node: alone[layer.values] for layer in switches.layers if layer.values in dropped},
         error=errors[len(dropped)],
-        error_of_all=everything,
-        trials=switches.trials,
+        error_of_all=whole,
+        trials=switches.trials - trials,
     )
 
 
 def _alone(switches: Switches, largest: Mapping[str, float], most_trials: int) -> dict[str, float]:
-    """The error of each group by itself."""
+    """The error of each group by itself, roughly."""
     together = -(-len(switches.groups) // most_trials)
     errors: dict[str, float] = {}
     for start in range(0, len(switches.groups), together):
         part = switches.groups[start : start + together]
-        errors |= dict.fromkeys(part, switches.error(part, largest))
+        errors |= dict.fromkeys(part, switches.error(part, largest, rough=True))
     return errors
 
 

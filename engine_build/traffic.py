@@ -1,6 +1,6 @@
 """A profile from traffic: how many rows a commit window brings, and which batch sizes come up.               (pure)
 
-`traffic_prometheus.py` and `traffic_topic.py` read the sizes; here they become a proposal, a value that prints as the text
+`traffic_prometheus.py` and `topic_rows.py` read the sizes; here they become a proposal, a value that prints as the text
 that `--profile` takes.
 """
 

@@ -117,7 +117,11 @@ class Library:
         return tuple(self._engine_tensor(engine, index) for index in range(engine.num_io_tensors))
 
     def load(self, plan: bytes) -> Any:  # noqa: ANN401 - an ICudaEngine
-        """The engine of `plan`. The caller has checked its digest: a plan is code. Raises `PlanError`."""
+        """The engine of `plan`. Raises `PlanError`.
+
+        The caller has checked its digest, as a plan is code, and that CUDA shows a GPU: without one, making TensorRT 8.6.1's
+        runtime ends the process (segmentation fault).
+        """
         self._log.clear()
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
         if engine is None:
@@ -149,7 +153,7 @@ class Library:
             self._require_out_of_memory(request, limit)
             return None
         if cache is not None:
-            _replace(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+            _keep(cache, bytes(memoryview(config.get_timing_cache().serialize())), notes)
         return Built(
             plan=bytes(memoryview(content)),
             tensors=self._network_tensors(network, request.profiles),
@@ -330,8 +334,12 @@ def _nodes(graph: bytes) -> list[tuple[str, str]]:
         return []
 
 
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)
+def _keep(path: Path, content: bytes, notes: list[str]) -> None:
+    """Write a timing cache; one that can't be written costs time in the next build, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        notes.append(f"timing cache {path} can't be written: {error.strerror}; the next build takes as long")

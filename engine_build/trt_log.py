@@ -17,7 +17,7 @@ _REMEDIES: Final = (
         "TensorRT-RTX has no FP32 for this GPU type: build with tensorrt on such a machine",
     ),
     (
-        r"driver version is insufficient|no CUDA-capable device",
+        r"driver version is insufficient|no CUDA-capable device|CUDA initialization failure",
         "this needs an NVIDIA GPU and its driver; with TensorRT-RTX, name a --target to build without one",
     ),
     (
@@ -55,8 +55,9 @@ def recorder(trt: Any, records: list[Record]) -> Any:  # noqa: ANN401 - classes 
 
 
 def errors_of(records: Sequence[Record]) -> str:
-    """The errors of the log in one line, each once."""
-    texts = [" ".join(record.text.split()) for record in records if record.severity != "WARNING"]
+    """The errors of the log in one line, each once; without any, its warnings: 8.6 has no more to say of a missing GPU."""
+    errors = [record for record in records if record.severity != "WARNING"]
+    texts = [" ".join(record.text.split()) for record in errors or records]
     return " | ".join(dict.fromkeys(texts)) or "it gave no reason"
 
 

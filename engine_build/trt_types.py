@@ -109,6 +109,10 @@ class Layer(Protocol):
         """Output number `index`."""
         ...
 
+    def set_output_type(self, index: int, dtype: Any) -> None:  # noqa: ANN401
+        """Hold output number `index` to a type. Weakly typed networks only."""
+        ...
+
 
 class Network(Protocol):
     """What the parser fills and the builder builds."""

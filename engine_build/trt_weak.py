@@ -7,7 +7,7 @@ from typing import Any, Final
 from engine_build.trt_types import Network
 from engine_build.trt_values import names_of
 
-_FREE: Final = (
+FREE: Final = (
     *("CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "CAST"),
     *("LOOP_OUTPUT", "TRIP_LIMIT", "RECURRENCE", "ITERATOR"),
 )
@@ -16,10 +16,11 @@ _FREE: Final = (
 def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
     """Bind to FP32 the layers that the graph computes in FP32; the casts around the others say that they are FP16.
 
-    What stands between DequantizeLinear and QuantizeLinear is FP32 by type and INT8 by intention, so it stays free.
+    Both what a layer computes in and what it gives: bound to compute in FP32 only, it could still hand on FP16, in which days
+    since 1970 are known to 16 days. What stands between DequantizeLinear and QuantizeLinear is FP32 by type and INT8 by intention, so it stays free.
     """
     kinds = trt.LayerType
-    free = {getattr(kinds, name) for name in _FREE if hasattr(kinds, name)}
+    free = {getattr(kinds, name) for name in FREE if hasattr(kinds, name)}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantised = names_of(layer.get_output(0) for layer in layers if layer.type == kinds.DEQUANTIZE)
     quantised = names_of(layer.get_input(0) for layer in layers if layer.type == kinds.QUANTIZE)
@@ -30,3 +31,5 @@ def bind_to_fp32(trt: Any, network: Network) -> None:  # noqa: ANN401
         if layer.type in free or not floats or inputs & dequantised or names_of(outputs) & quantised:
             continue
         layer.precision = trt.float32
+        for index in range(layer.num_outputs):
+            layer.set_output_type(index, trt.float32)

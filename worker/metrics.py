@@ -129,6 +129,12 @@ METRICS: tuple[Declaration, ...] = (
         read=_one(lambda s: s.end_to_end),
     ),
     Declaration(
+        name="forecast_worker_commit_rows",
+        kind="histogram",
+        help="rows of a commit: the demand of a commit window, for `engine-build profile` (commits without rows left out)",
+        read=_one(lambda s: s.commit_rows),
+    ),
+    Declaration(
         name="forecast_worker_transactions_total",
         kind="counter",
         help="transactions (with at_least_once: commits), by outcome",

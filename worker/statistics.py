@@ -24,6 +24,12 @@ from worker.records import Reason
 ROW_BOUNDS: tuple[float, ...] = tuple(float(1 << power) for power in range(17))
 """Batch sizes, rows: 1, 2, 4 … 65,536."""
 
+COMMIT_BOUNDS: tuple[float, ...] = (
+    1.0,
+    *(float(most) for power in range(1, 20) for most in (1 << power, 3 << power - 1)),
+)
+"""Rows of a commit: 1, 2, 3, 4, 6, 8, 12 … 786,432, twice as fine as batch sizes: a profile's largest batch comes from them."""
+
 STAGE_BOUNDS_S: tuple[float, ...] = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -96,6 +102,7 @@ class Statistics:
     batch_rows: Histogram
     stages: Mapping[Stage, Histogram]
     end_to_end: Histogram
+    commit_rows: Histogram
     transactions: Mapping[str, int]
     assigned: tuple[int, ...]
     rebalances: Mapping[str, int]
@@ -143,6 +150,7 @@ class Tallies:
         self._batch_rows = _Counts(ROW_BOUNDS)
         self._stages = {stage: _Counts(STAGE_BOUNDS_S) for stage in Stage}
         self._end_to_end = _Counts(LATENCY_BOUNDS_S)
+        self._commit_rows = _Counts(COMMIT_BOUNDS)
         self._transactions = {"committed": 0, "aborted": 0}
         self._assigned: tuple[int, ...] = ()
         self._rebalances: dict[str, int] = {}
@@ -193,11 +201,13 @@ class Tallies:
         _count(self._transactions, outcome, 1)
 
     def end_to_end(self, latencies_s: NDArray[np.float64]) -> None:
-        """Times from event to commit, float64[n], seconds.
+        """Times from event to commit of all n rows of a commit, float64[n], seconds.
 
         NaN (an event without a time) isn't counted; below zero (clocks that disagree) counts as zero.
         """
         self._end_to_end.add_all(latencies_s)
+        if len(latencies_s):
+            self._commit_rows.add(len(latencies_s))
 
     def lag(self, partition: int, records: int, seconds: float) -> None:
         """An assigned partition is `records` behind its end; the last one read is `seconds` old."""
@@ -276,6 +286,7 @@ class Tallies:
             batch_rows=self._batch_rows.frozen(),
             stages=MappingProxyType({stage: counts.frozen() for stage, counts in self._stages.items()}),
             end_to_end=self._end_to_end.frozen(),
+            commit_rows=self._commit_rows.frozen(),
             transactions=MappingProxyType(self._transactions.copy()),
             assigned=self._assigned,
             rebalances=MappingProxyType(self._rebalances.copy()),

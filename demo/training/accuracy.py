@@ -21,7 +21,7 @@ from demo.training.metrics import report, summary
 from demo.training.outcomes import outcome
 from demo.training.tasks import Task
 from demo.training.windows import Windows
-from engine_build.precision import write_fp16, write_int8
+from engine_build.precision import Workpiece, write_fp16, write_int8
 from schemas.engine_card import Precision
 
 VERSION: Final = "1"
@@ -108,8 +108,9 @@ def _by_precision(
             "int8": Path(scratch) / "int8.onnx",
         }
         samples = calibration_samples(task, data, windows)
-        write_fp16(model, files["fp16"], samples)
-        write_int8(model, files["int8"], samples)
+        work = Workpiece(model, samples)
+        write_fp16(work, files["fp16"])
+        write_int8(work, files["int8"])
         return {
             kind: np.stack(
                 [
@@ -131,8 +132,9 @@ def write_precisions(tasks: Sequence[Task], models: Path, out: Path) -> None:
         for name in task.recipes:
             model, stem = models / f"{task.name}-{name}" / "model.onnx", f"{task.name}-{name}"
             shutil.copyfile(model, out / f"{stem}.fp32.onnx")
-            write_fp16(model, out / f"{stem}.fp16.onnx", samples)
-            write_int8(model, out / f"{stem}.int8.onnx", samples)
+            work = Workpiece(model, samples)
+            write_fp16(work, out / f"{stem}.fp16.onnx")
+            write_int8(work, out / f"{stem}.int8.onnx")
             some = {field: values[:_COMPARED] for field, values in samples.items()}
             save_arrays(out / f"{stem}.npz", {"forecast": run_onnx(model, some), **some})
 

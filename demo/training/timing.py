@@ -29,7 +29,7 @@ def measure(out: Path, *, compiled: bool, only: str = "") -> None:
     only: part of the wanted models' names, as in `freshretailnet-transformer`.
     """
     lines = []
-    # FP32 is to mean FP32, also for cuDNN's LSTM, which would use TF32; timing_tensorrt.py leaves it out as well.
+    # FP32 is to mean FP32, also for cuDNN's LSTM, which would use TF32; plans leave it out as well.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for task in TASKS.values():
         for name in task.recipes:

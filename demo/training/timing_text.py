@@ -9,7 +9,7 @@ from typing import Final
 _ROWS: Final = ("1", "64", "512", "2048", "8192")
 _OPENING: Final = """## One forward pass on the GPU
 
-Milliseconds, median of 50, by CUDA events, inputs on the GPU already, input sets in turn.
+Milliseconds, median of 50 passes by PyTorch and of 200 by TensorRT, by CUDA events, inputs on the GPU already, input sets in turn.
 FP32 is without TF32."""
 
 
@@ -17,7 +17,7 @@ def timing_section(results: Path) -> str:
     """The measured times; a sentence if none were measured."""
     lines = [*_pytorch(results / "timing-pytorch.json"), *_tensorrt(results / "timing-tensorrt.json")]
     if not lines:
-        return "## One forward pass on the GPU\n\nNot measured yet: `python -m demo.training timing` and `python -m bench tensorrt` do it."
+        return "## One forward pass on the GPU\n\nNot measured yet: `python -m demo.training timing` and `python -m bench tensorrt --only ''` do it."
     header = ["model", "by", *(f"{rows} rows" for rows in _ROWS)]
     return (
         _OPENING

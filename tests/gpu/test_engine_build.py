@@ -18,7 +18,7 @@ from engine_build.device import find_gpu, free_bytes, runtime_api
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError
 from engine_build.plan import GraphBytes, PlanOrder, Site, build_plan
-from engine_build.precision import write_fp16, write_int8
+from engine_build.precision import Workpiece, write_fp16, write_int8
 from engine_build.prove import Golden, proof_sizes
 from engine_build.store import verify_version
 from schemas.engine_card import EngineCard, Precision, Profile, load_card
@@ -65,7 +65,7 @@ def graph_at(precision: Precision, name: str, card: EngineCard, folder: Path) ->
     if precision == "fp32":
         return GraphBytes.of(precision, source.read_bytes())
     rows = rows_like(card, 256)
-    (write_fp16 if precision == "fp16" else write_int8)(source, target, rows)
+    (write_fp16 if precision == "fp16" else write_int8)(Workpiece(source, rows), target)
     return GraphBytes.of(precision, target.read_bytes())
 
 

@@ -44,12 +44,17 @@ class Layer:
         self._inputs, self._outputs = inputs, outputs
         self.num_inputs, self.num_outputs = len(inputs), len(outputs)
         self.precision: DataType | None = None
+        self.output_types: dict[int, DataType] = {}
 
     def get_input(self, index: int) -> Any:
         return self._inputs[index]
 
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
+
+    def set_output_type(self, index: int, dtype: DataType) -> None:
+        assert 0 <= index < self.num_outputs
+        self.output_types[index] = dtype
 
 
 class FakeNetwork:
@@ -127,7 +132,13 @@ class FakeConfig:
 class FakeTensorRT:
     """The module. fails: what `build_serialized_network` logs and fails with, build by build; then it succeeds."""
 
-    def __init__(self, generation: Generation, *fails: str, refuses: tuple[tuple[int, str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        *fails: str,
+        refuses: tuple[tuple[int, str, str], ...] = (),
+        without_gpu: bool = False,
+    ) -> None:
         self.__version__ = generation
         major = int(generation.partition(".")[0])
         self.float32 = DataType.FLOAT
@@ -143,12 +154,18 @@ class FakeTensorRT:
         if major > 8:
             self.IProgressMonitor = type("IProgressMonitor", (), {})
         self.fails = list(fails)
+        self.without_gpu = without_gpu
         self.refuses = refuses
         self.built: list[tuple[FakeNetwork, FakeConfig]] = []
         self.logger: Any = None
 
     def Builder(self, logger: Any) -> FakeTensorRT:  # noqa: N802 - TensorRT's name
         self.logger = logger
+        if self.without_gpu:  # as 8.6.1 does it, in its own words
+            logger.log(
+                Severity.WARNING, "CUDA initialization failure with error: 35. Please check your CUDA installation"
+            )
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return self
 
     def create_network(self, flags: int) -> FakeNetwork:

@@ -9,7 +9,7 @@ import pytest
 
 from engine_build.errors import GraphError, PlanError
 from engine_build.graph import load_graph
-from engine_build.precision import write_fp16, write_int8
+from engine_build.precision import Workpiece, write_fp16, write_int8
 from engine_build.prove import prove_structure
 from engine_build.trt import Library, load_library
 from engine_build.trt_types import BuildRequest, Built
@@ -45,9 +45,9 @@ def graph_at(precision: Precision, name: str, card: EngineCard, folder: Path) ->
     if precision == "fp32":
         return source.read_bytes()
     if precision == "fp16":
-        write_fp16(source, target, rows_like(card))
+        write_fp16(Workpiece(source, rows_like(card)), target)
     else:
-        write_int8(source, target, rows_like(card), methods=("minmax",))
+        write_int8(Workpiece(source, rows_like(card)), target, methods=("minmax",))
     return target.read_bytes()
 
 

@@ -207,19 +207,3 @@ def test_signing_verifying_rolling_back_and_clearing_up(tmp_path: Path, capsys: 
     assert main(["sign", str(store), "3", "--key", str(secret)]) == 9
     assert main(["use", str(store), "9"]) == 9
     assert main(["verify", str(tmp_path / "none")]) == 2
-
-
-def test_a_profile_is_proposed_from_what_workers_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = tmp_path / "metrics.txt"
-    lines = ["# TYPE forecast_worker_batch_rows histogram"]
-    lines += [
-        f'forecast_worker_batch_rows_bucket{{le="{le}"}} {count}'
-        for le, count in (("64", 90), ("512", 100), ("+Inf", 100))
-    ]
-    metrics.write_text(
-        "\n".join([*lines, "forecast_worker_batch_rows_sum 9000", "forecast_worker_batch_rows_count 100", ""])
-    )
-    assert main(["profile", "--prometheus", str(metrics)]) == 0
-    proposal = capsys.readouterr().out.split()[-1]
-    assert build(tmp_path, "--precision", "fp32", "--profile", proposal) == 0
-    assert main(["profile", "--prometheus", str(tmp_path / "none")]) == 2

@@ -8,11 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine_build.errors import ProofError
+from engine_build.allowances import ALLOWANCES, Allowance, parse_allowances
+from engine_build.errors import InputError, ProofError
 from engine_build.prove import (
     FloatArray,
     Golden,
     Tolerance,
+    pointwise_error,
     proof_sizes,
     prove,
     prove_structure,
@@ -69,7 +71,9 @@ GOLDEN = Golden(inputs={"x": X}, outputs=right(X))
 def test_every_committed_model_proves_itself_in_onnx_runtime(name: str) -> None:
     card = card_of(name)
     golden = golden_of(card)
-    proof = prove(OnnxRunner(MODELS / name / "model.onnx"), golden, PROFILE, tolerance_of("fp32", card, golden))
+    proof = prove(
+        OnnxRunner(MODELS / name / "model.onnx"), golden, PROFILE, tolerance_of(ALLOWANCES["fp32"], card, golden)
+    )
     assert proof.sizes == proof_sizes(PROFILE)
     assert proof.worst <= 1.0
 
@@ -148,7 +152,7 @@ def test_rows_that_padding_spoils_fail() -> None:
 def test_low_precision_may_err_by_a_share_of_value_and_mean(precision: Precision, share: float) -> None:
     card = card_of("bakery-lstm")
     golden = golden_of(card)
-    tolerance = tolerance_of(precision, card, golden)
+    tolerance = tolerance_of(ALLOWANCES[precision], card, golden)
     assert tolerance.relative == share
     assert tolerance.absolute == pytest.approx(share * np.abs(golden.outputs).mean())
 
@@ -196,3 +200,35 @@ def test_all_that_does_not_fit_is_told() -> None:
     assert "forecast: got output float16[batch, 14, 3], expected output float32[batch, 14, 3]" in text
     with pytest.raises(ProofError, match=r"got profiles \[\(1, 8, 64\)\], expected \[\(1, 8, 65\)\] rows"):
         prove_structure(tensors, card, [Profile(min_rows=1, opt_rows=8, max_rows=65)])
+
+
+def test_tolerances_can_be_named() -> None:
+    found = parse_allowances(["int8=0.3:0.05", "fp32=1e-3:0.002"])
+    assert found["int8"] == Allowance(pointwise=0.3, summed=0.05)
+    assert found["fp16"] == ALLOWANCES["fp16"]
+    card = card_of(NAMES[0])
+    tolerance = tolerance_of(found["fp32"], card, golden_of(card))
+    assert (tolerance.relative, tolerance.summed) == (1e-3, 0.002)
+
+
+@pytest.mark.parametrize(
+    "text", ["int8", "int4=0.1:0.1", "int8=0.1", "int8=0:0.1", "int8=0.1:1.5", "int8=1e:0.1", "fp16=-1:1"]
+)
+def test_what_is_no_tolerance_is_refused(text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"--tolerance: got .* expected PRECISION=POINTWISE:SUMMED with fp32, fp16, int8"
+    ):
+        parse_allowances([text])
+
+
+def test_a_graph_that_errs_more_itself_may_err_more_on_the_gpu() -> None:
+    card = card_of(NAMES[0])
+    golden = golden_of(card)
+    found = golden.outputs + np.float32(0.4) * (np.abs(golden.outputs) + np.abs(golden.outputs).mean())
+    own = pointwise_error(found, golden)
+    assert own == pytest.approx(0.4, rel=1e-4)
+    assert tolerance_of(ALLOWANCES["int8"], card, golden, own).relative == pytest.approx(0.6, rel=1e-3)
+    assert tolerance_of(ALLOWANCES["int8"], card, golden, 0.1).relative == 0.25
+    assert tolerance_of(ALLOWANCES["fp32"], card, golden, own).relative == card.golden.relative_tolerance
+    named = parse_allowances(["int8=0.3:0.05"])["int8"]
+    assert tolerance_of(named, card, golden, own).relative == 0.3

@@ -3,7 +3,7 @@ import pytest
 from engine_build.errors import SourceError, TrafficError
 from engine_build.kafka_access import TopicSource, parse_topic_source
 from engine_build.traffic import parse_profile, propose, sizes_of
-from engine_build.traffic_prometheus import sizes_from_prometheus
+from engine_build.traffic_prometheus import batches_from_prometheus, demand_from_prometheus
 
 TEXT = """# TYPE forecast_worker_batch_rows histogram
 forecast_worker_batch_rows_bucket{le="1.0"} 10
@@ -13,6 +13,13 @@ forecast_worker_batch_rows_bucket{le="2048.0"} 100
 forecast_worker_batch_rows_bucket{le="+Inf"} 100
 forecast_worker_batch_rows_sum 130000
 forecast_worker_batch_rows_count 100
+# TYPE forecast_worker_commit_rows histogram
+forecast_worker_commit_rows_bucket{le="2.0"} 0
+forecast_worker_commit_rows_bucket{le="2048.0"} 98
+forecast_worker_commit_rows_bucket{le="3072.0"} 100
+forecast_worker_commit_rows_bucket{le="+Inf"} 100
+forecast_worker_commit_rows_sum 130000
+forecast_worker_commit_rows_count 100
 """
 
 
@@ -40,10 +47,12 @@ def test_graphs_are_the_sizes_that_small_batches_are_padded_to() -> None:
 
 
 def test_prometheus_histograms_of_all_workers_are_added_up() -> None:
-    sizes = sizes_from_prometheus(TEXT)
+    sizes = batches_from_prometheus(TEXT)
     assert sizes.counts.tolist() == [10, 90]
     assert sizes.rows.tolist() == pytest.approx([1.0, 1448.15], rel=1e-4)
-    assert str(propose(sizes)).startswith("1:1536:")
+    assert demand_from_prometheus(TEXT + TEXT).counts.tolist() == [196, 4]
+    proposal = propose(demand_from_prometheus(TEXT), sizes)
+    assert str(proposal) == "1:1536:3840@1"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +61,15 @@ def test_prometheus_histograms_of_all_workers_are_added_up() -> None:
 )
 def test_metrics_without_the_histogram_are_refused(text: str, message: str) -> None:
     with pytest.raises(TrafficError, match=message):
-        sizes_from_prometheus(text)
+        batches_from_prometheus(text)
+
+
+def test_commits_larger_than_all_buckets_are_refused_unless_they_are_rare() -> None:
+    beyond = TEXT.replace('commit_rows_bucket{le="3072.0"} 100', 'commit_rows_bucket{le="3072.0"} 98')
+    with pytest.raises(TrafficError, match=r"more than 1 % of the commits had over 3,072 rows; shorten"):
+        demand_from_prometheus(beyond)
+    rare = TEXT.replace('commit_rows_bucket{le="3072.0"} 100', 'commit_rows_bucket{le="3072.0"} 99')
+    assert demand_from_prometheus(rare).rows.tolist() == [2048, 3072, 3072]
 
 
 def test_windows_without_rows_are_no_demand() -> None:

@@ -11,7 +11,7 @@ from engine_build.trt import Library, load_library
 from engine_build.trt_types import BuildRequest
 from schemas.engine_card import Profile
 from schemas.plan_choice import PlanRuntime
-from tests.helpers.fake_tensorrt import GENERATIONS, FakeTensorRT, Generation
+from tests.helpers.fake_tensorrt import GENERATIONS, DataType, FakeTensorRT, Generation
 
 PROFILE = Profile(min_rows=1, opt_rows=8, max_rows=64)
 MODELS = Path(__file__).parents[2] / "models"
@@ -73,8 +73,17 @@ def test_every_generation_builds_with_what_it_has(generation: Generation, precis
 def test_where_types_are_weak_fp32_is_held_on_to_and_int8_left_free() -> None:
     module, library = fake("8.6.1")
     library.build(request(precision="int8"))
-    bound = {layer.name for layer in module.built[0][0].layers if layer.precision is not None}
-    assert bound == {"scaled", "forecast"}
+    bound = {layer.name: layer for layer in module.built[0][0].layers if layer.precision is not None}
+    assert bound.keys() == {"scaled", "forecast"}
+    assert all(layer.precision == DataType.FLOAT for layer in bound.values())
+    assert all(layer.output_types == {0: DataType.FLOAT} for layer in bound.values())
+    assert not any(layer.output_types for layer in module.built[0][0].layers if layer.name not in bound)
+
+
+def test_where_types_are_strong_nothing_is_bound() -> None:
+    module, library = fake("10.13.0.35")
+    library.build(request(precision="fp16"))
+    assert not any(layer.precision or layer.output_types for layer in module.built[0][0].layers)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -97,6 +106,13 @@ def test_a_timing_cache_is_kept_and_one_of_another_gpu_is_made_anew(tmp_path: Pa
     path.write_bytes(b"other GPU")
     assert "is of another GPU or version" in library.build(request(timing_cache=path)).notes[0]
     assert module.built[-1][1].cache == b""
+
+
+def test_a_timing_cache_that_can_not_be_written_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    _, library = fake("8.6.1")
+    (note,) = library.build(request(timing_cache=tmp_path / "file" / "gpu.cache")).notes
+    assert "can't be written" in note
 
 
 def test_out_of_memory_is_tried_again_with_less_workspace() -> None:
@@ -122,6 +138,15 @@ def test_a_limit_that_is_too_small_is_said_and_not_made_smaller() -> None:
     ):
         library.build(request(workspace_bytes=4000, free_bytes=1 << 30))
     assert len(module.built) == 1
+
+
+def test_a_machine_without_a_gpu_is_told_in_the_librarys_words() -> None:
+    _, library = fake("8.6.1", without_gpu=True)
+    with pytest.raises(
+        PlanError,
+        match=r"can't start: CUDA initialization failure with error: 35.*; this needs an NVIDIA GPU and its driver",
+    ):
+        library.build(request())
 
 
 def test_an_error_is_told_with_what_the_library_said() -> None:

@@ -100,6 +100,9 @@ def test_histograms_are_cumulative_with_sum_and_count() -> None:
     assert found["forecast_worker_stage_seconds_count", ("commit",)] == 1
     assert found["forecast_worker_stage_seconds_count", ("poll",)] == 0
     assert found["forecast_worker_end_to_end_seconds_sum", ()] == pytest.approx(5.0)
+    assert found["forecast_worker_commit_rows_bucket", ("1.0",)] == 0
+    assert found["forecast_worker_commit_rows_bucket", ("2.0",)] == 1
+    assert found["forecast_worker_commit_rows_sum", ()] == 2
 
 
 def test_registering_reads_no_statistics() -> None:

@@ -7,7 +7,16 @@ import pytest
 
 from worker.engine import EngineSpec
 from worker.records import Reason
-from worker.statistics import LATENCY_BOUNDS_S, ROW_BOUNDS, STAGE_BOUNDS_S, Histogram, Lag, Stage, Tallies
+from worker.statistics import (
+    COMMIT_BOUNDS,
+    LATENCY_BOUNDS_S,
+    ROW_BOUNDS,
+    STAGE_BOUNDS_S,
+    Histogram,
+    Lag,
+    Stage,
+    Tallies,
+)
 
 SPEC = EngineSpec(
     inputs={"sales": 30},
@@ -93,7 +102,17 @@ def test_unknown_event_times_are_left_out_and_clocks_that_disagree_count_as_zero
 def test_no_latencies_change_nothing() -> None:
     tallies = Tallies()
     tallies.end_to_end(np.array([]))
-    assert tallies.snapshot(0.0).end_to_end.count == 0
+    assert tallies.snapshot(0.0).end_to_end.count == tallies.snapshot(0.0).commit_rows.count == 0
+
+
+def test_rows_of_commits_are_counted_also_those_without_a_time() -> None:
+    assert list(COMMIT_BOUNDS) == sorted(set(COMMIT_BOUNDS))
+    tallies = Tallies()
+    tallies.end_to_end(np.full(96, np.nan))
+    tallies.end_to_end(np.zeros(97))
+    found = tallies.snapshot(0.0).commit_rows
+    assert (found.count, found.total) == (2, 193)
+    assert [COMMIT_BOUNDS[place] for place, count in enumerate(found.counts) if count] == [96, 128]
 
 
 def test_lags_of_partitions_that_went_are_forgotten() -> None:
