@@ -64,6 +64,7 @@ class Guard:
         self._engine: EngineSpec | None = None
         self._window = Window(limits.window_rows)
         self._before: NDArray[np.int64] | None = None
+        self._usual_before = 0.0
         self._canary: Canary | None = None
         self._slow: deque[bool] = deque(maxlen=limits.latency_batches)
         self._replaced: deque[tuple[int, int]] = deque()
@@ -192,6 +193,7 @@ class Guard:
             self._start(before=None)
             return
         self._start(before=self._window.bins.copy())
+        self._usual_before = self.reference(before).usual_index
         if self._limits.canary_rows:
             self._canary = Canary(before.digest, self._limits.canary_rows)
 
@@ -230,7 +232,8 @@ class Guard:
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
             both = 1 / (1 / window.rows + 1 / float(self._before.sum()))  # neither window is the truth
-            limit = max(limits.jump_index, BEYOND_USUAL * known.usual_index) * self._wider(both)
+            usual = max(known.usual_index, self._usual_before)
+            limit = max(limits.jump_index, BEYOND_USUAL * usual) * self._wider(both)
             yield Figure(Rule.JUMP, "stability index against the version before", index, limit)
 
     def _wider(self, rows: float) -> float:
