@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from demo.series import SeriesSet
+from engine_build.allowances import ALLOWANCES
 from engine_build.precision import Workpiece, write_int8
+from engine_build.prove import Golden, tolerance_of
 from schemas.engine_card import CARD_NAME, load_card
 from worker.engine import EngineSpec
 from worker.guard_reference import Reference, reference_of
@@ -26,6 +28,11 @@ COVARIATES = ("promo", "discount", "holiday", "temperature")
 SCALE_FACTORS = (0.125, 8.0, 32.0)
 """Activation scales of the broken INT8 graphs, times the calibrated ones: everything saturates, or is rounded to nothing."""
 CALIBRATION_ROWS = 512
+
+SOUND = "nothing"
+WITHOUT_WEEKDAYS = "nothing, histories without weekdays"
+CONTROLS = (SOUND, WITHOUT_WEEKDAYS)
+"""Cases that must not be found."""
 
 Floats = NDArray[np.float32]
 Inputs = dict[str, Floats]
@@ -58,6 +65,11 @@ class Model:
             digest=card.onnx_sha256,
         )
         return cls(path=path, session=session, spec=spec, reference=reference_of(card))
+
+    def renamed(self) -> Model:
+        """The same as another version, as a broken build of it would be."""
+        digest = self.spec.digest[::-1]
+        return replace(self, spec=replace(self.spec, digest=digest))
 
     def inputs(self, series: SeriesSet, as_of: int) -> Inputs:
         """What the worker would decode of the events of one day: name -> float32[series, ...]."""
@@ -99,13 +111,40 @@ def not_a_number(values: Floats) -> Floats:
     return np.full_like(values, np.nan)
 
 
+def nothing(values: Floats) -> Floats:
+    """The forecasts as they are."""
+    return values
+
+
 DISTORTIONS: Mapping[str, Callable[[Floats], Floats]] = {
+    SOUND: nothing,
     "not a number": not_a_number,
     "zeros": zeros,
     "scaled by 1.3": scaled,
     "a day late": day_late,
     "a day early": day_early,
 }
+
+
+def some_rows(inputs: Inputs, rows: slice) -> Inputs:
+    """These rows of every input, views."""
+    return {name: column[rows] for name, column in inputs.items()}
+
+
+def without_weekdays(inputs: Inputs) -> Inputs:
+    """The days of each history in another order: no forecast is late or early against that."""
+    random = np.random.default_rng(len(inputs["sales"]))
+    return {**inputs, "sales": random.permuted(inputs["sales"], axis=1)}
+
+
+def golden_share(model: Model, folder: Path) -> float:
+    """Largest difference from the card's golden batch, as a share of what an INT8 plan may have: above 1 it isn't loaded."""
+    card = load_card(folder / CARD_NAME)
+    inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
+    outputs = np.asarray(card.golden.outputs, np.float32)
+    allowed = tolerance_of(ALLOWANCES["int8"], card, Golden(inputs=inputs, outputs=outputs))
+    apart = np.abs(model.forecast(inputs).astype(np.float64) - outputs)
+    return float((apart / (allowed.absolute + allowed.relative * np.abs(outputs))).max())
 
 
 def swaps() -> Iterator[tuple[str, str]]:
@@ -120,6 +159,12 @@ def swapped(inputs: Inputs, first: str, second: str) -> Inputs:
         one, other = first + suffix, second + suffix
         moved[one], moved[other] = inputs[other], inputs[one]
     return moved
+
+
+def calendars(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
+    """What a graph sees whose calendar is a day off, while histories and plans stay as they are."""
+    for name, days in (("calendar a day ahead", 1), ("calendar a day behind", -1)):
+        yield name, {**inputs, "as_of": inputs["as_of"] + np.float32(days)}
 
 
 def broken_int8(folder: Path, samples: Inputs) -> Iterator[tuple[str, Model]]:

@@ -19,7 +19,7 @@ from worker.batching import Batch
 from worker.checked import Checked, Part
 from worker.deadline import Clock
 from worker.engine import Columns, Engine, Forecasts
-from worker.errors import EngineError, FatalEngineError, OutOfDeviceMemoryError
+from worker.errors import AbortableError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.flight import Computed, Flight
 from worker.guard import Fault, Rule
 from worker.guard_watch import Guard, Trip
@@ -173,12 +173,32 @@ class Forecasting:
         faults |= {row: Fault(row, Rule.ENGINE_ERROR, detail) for row, detail in computed.failed.items()}
         if computed.engine is self.engine:  # the last batches of an engine that was left say nothing of the next one
             trip_or_none = self._guard.watch(spec, columns, values, without=sorted(faults))
+            trip_or_none = trip_or_none or self._second_opinion(flight, computed, behind, faults)
             if trip_or_none is not None and self._must_leave(computed.engine, trip_or_none):
                 return self._from_another(flight, computed, behind, trip_or_none)
         if faults:
             return self._mended(flight, computed, behind, faults)
         part = Part(rows=None, forecasts=computed.forecasts, fallback_reason=computed.reason)
         return Checked(parts=[part], rejections=[])
+
+    def _second_opinion(
+        self, flight: Flight, computed: Computed, behind: Sequence[Flight], faults: dict[int, Fault]
+    ) -> Trip | None:
+        """The first rows of a new version, held against what the version before makes of them, if that is still there."""
+        canary, before = self._guard.canary(computed.forecasts.spec), self.engines.backup
+        if canary is None or before is None or before.spec.digest != canary.before:
+            return None
+        rows = canary.places(flight.batch.rows, faults)
+        if not len(rows):
+            return None
+        try:
+            run = self._takeover.rows(before, flight.columns(), rows, behind)
+        except FatalEngineError:
+            raise
+        except (EngineError, AbortableError) as error:  # a new version isn't held up because the old one fails
+            log.warning("the version before can't be compared with", rows=len(rows), reason=str(error))
+            return None
+        return self._guard.beside(run.forecasts.values, computed.forecasts.values[rows])
 
     def _must_leave(self, engine: Engine, trip: Trip) -> bool:
         if self._takeover.can_leave(engine):

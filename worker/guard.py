@@ -29,6 +29,7 @@ class Rule(StrEnum):
     SHIFT = "shift"
     WEEKDAY = "weekday_lag"
     JUMP = "jump"
+    CANARY = "canary"
     LATENCY = "latency"
 
     @property

@@ -1,15 +1,15 @@
 """The guard: holds every batch of forecasts against the rows' histories and the engine's reference.           (pure)
 
 `row_faults` finds rows that must not leave. The others return a `Trip` when the engine itself isn't to be trusted any
-more: `watch` by what many rows look like together, `replaced` by how many rows only another engine could forecast, `took` by
-how long it takes.
+more: `watch` by what many rows look like together, `beside` by what the version before makes of the same rows, `replaced` by how
+many rows only another engine could forecast, `took` by how long it takes.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from worker.engine import Columns, EngineSpec
 from worker.guard import Fault, Rule, explosions, faults
+from worker.guard_canary import Canary
 from worker.guard_reference import EDGES, Reference
 from worker.guard_window import REFERENCE_ROWS, Window, sample, stability_index
 from worker.settings_guard import GuardSettings
@@ -25,9 +26,9 @@ BEYOND_USUAL = 1.5
 """The drift and jump indices may be so many times what the card says was the most on its reference days: few series that share their
 holidays move together, and a window of them is never far from the next."""
 
-
-LEAST_PATTERN = 0.05
-"""Only where the rows' histories fit their own weekdays better than others by so much can a forecast miss them."""
+LEAST_FIT = 0.1
+"""A forecast can be late only if it fits some weekdays of the histories: the best of the seven correlations must be this large,
+and larger over fewer rows, where one of seven is large by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Guard:
         self._window = Window(limits.window_rows)
         self._before: NDArray[np.int64] | None = None
         self._new = False
+        self._usual_before = 0.0
+        self._canary: Canary | None = None
         self._slow: deque[bool] = deque(maxlen=limits.latency_batches)
         self._replaced: deque[tuple[int, int]] = deque()
 
@@ -123,11 +126,33 @@ class Guard:
 
     def figures(self) -> list[Figure]:
         """Every figure of the window as it is now; empty while it has too few rows."""
-        rows = self._window.rows
-        if rows < self._limits.least_rows:
-            return []
-        wider = max(1.0, sqrt(self._limits.full_rows / rows))  # as chance has it: less certain over fewer rows
-        return [replace(figure, allowed=figure.allowed * wider) for figure in self._figures()]
+        return [] if self._window.rows < self._limits.least_rows else list(self._figures())
+
+    def canary(self, spec: EngineSpec) -> Canary | None:
+        """What is to be compared with the version before, if this one is new: its first rows, before they count. None: nothing."""
+        self._turn_to(spec)
+        return self._canary
+
+    def beside(self, before: NDArray[np.float32], now: NDArray[np.float32]) -> Trip | None:
+        """Forecasts of the same rows, which `canary` wanted, by the version before and this one: float32[rows, horizon, quantiles]."""
+        canary, limits = self._canary, self._limits
+        if canary is None or before.shape != now.shape:
+            return None
+        canary.add(before, now, limits.least_mean)
+        if canary.complete:
+            self._canary = None
+        if canary.rows < min(limits.least_rows, limits.canary_rows):
+            return None
+        wider = max(1.0, sqrt(limits.canary_rows / canary.rows))
+        days, allowed_days = canary.lag.days, min(limits.canary_days * wider, 0.5)
+        same = f"forecasts of the same {canary.rows} rows"
+        if days is not None and abs(days) > allowed_days:
+            when = "late" if days > 0 else "early"
+            return Trip(Rule.CANARY, f"{same}: {abs(days):.2f} days {when}, expected at most {allowed_days:.2f}")
+        allowed = limits.canary_difference * wider
+        if canary.difference > allowed:
+            return Trip(Rule.CANARY, f"{same}: difference {canary.difference:.3f}, expected at most {allowed:.3f}")
+        return None
 
     def replaced(self, spec: EngineSpec, rows: int, replaced: int) -> Trip | None:
         """Of a batch of `rows` rows, so many had to be forecast by another engine, which could."""
@@ -168,18 +193,26 @@ class Guard:
         self._start(before=None)
 
     def _turn_to(self, spec: EngineSpec) -> None:
-        if self._engine is spec:
+        before = self._engine
+        if before is spec:
             return
-        known = self._engine is not None and self._window.rows >= self._limits.least_rows
-        if self._engine is None or self._engine.digest != spec.digest:
-            new = self._engine is not None
-            self._start(before=self._window.bins.copy() if known else None)
-            self._new = new
         self._engine = spec
+        if before is not None and before.digest == spec.digest:
+            return
+        if before is None or self._window.rows < self._limits.least_rows:  # nothing is known of it
+            self._start(before=None)
+            self._new = before is not None
+            return
+        self._start(before=self._window.bins.copy())
+        self._new = True
+        self._usual_before = self.reference(before).usual_index
+        if self._limits.canary_rows:
+            self._canary = Canary(before.digest, self._limits.canary_rows)
 
     def _start(self, *, before: NDArray[np.int64] | None) -> None:
         self._before = before
         self._new = False
+        self._canary = None
         self._window = Window(self._limits.window_rows)
         self._slow.clear()
         self._replaced.clear()
@@ -191,26 +224,34 @@ class Guard:
         return None if column is None or column.ndim != 2 or rows == 0 else column[:rows]
 
     def _figures(self) -> Iterator[Figure]:
-        """The cheapest first: the weekdays and the mean, then the distributions."""
+        """The cheapest first: the mean, then the distributions, then the weekdays."""
         window, limits = self._window, self._limits
         known = Reference() if self._engine is None else self.reference(self._engine)
+        wider = self._wider(window.rows)
         if known.shares is not None:
             yield Figure(
                 Rule.SHIFT,
                 f"mean of log(forecast / recent mean) {window.mean:+.3f} is off the card's {known.mean:+.3f} by",
                 abs(window.mean - known.mean),
-                limits.shift,
+                limits.shift * wider,
             )
             index = stability_index(window.card_bins, known.shares * REFERENCE_ROWS)
             limit = max(limits.drift_index, BEYOND_USUAL * known.usual_index)
-            yield Figure(Rule.DRIFT, "stability index against the card", index, limit)
-        if window.own_lead >= LEAST_PATTERN:
-            lag = -window.weekday_lead
-            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lag, limits.weekday_lag)
+            yield Figure(Rule.DRIFT, "stability index against the card", index, limit * wider)
+        fit = window.weekday_fit
+        if fit.max() >= LEAST_FIT * wider:
+            lead = float(fit[1:].max() - fit[0])
+            yield Figure(Rule.WEEKDAY, "correlation with other weekdays is higher by", lead, limits.weekday_lag * wider)
         if self._before is not None:
             index = stability_index(window.bins, self._before.astype(np.float64))
-            limit = max(limits.jump_index, BEYOND_USUAL * known.usual_index)
+            both = 1 / (1 / window.rows + 1 / float(self._before.sum()))  # neither window is the truth
+            usual = max(known.usual_index, self._usual_before)
+            limit = max(limits.jump_index, BEYOND_USUAL * usual) * self._wider(both)
             yield Figure(Rule.JUMP, "stability index against the version before", index, limit)
+
+    def _wider(self, rows: float) -> float:
+        """By how much limits are wider over so few rows, as chance has it."""
+        return max(1.0, sqrt(self._limits.full_rows / rows))
 
 
 _UNKNOWN = Reference()

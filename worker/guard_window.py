@@ -7,7 +7,7 @@ A model can be wrong in every row without any row being impossible. Three figure
 - the mean of the same against the card's, for shifts that stay within a bin;
 - the weekday pattern of the forecasts against that of the rows' own histories: the correlation, pooled over rows, must be
   largest where the weekdays agree. A forecast that is a day late correlates with the wrong days. This says something only
-  where the histories have a weekday pattern: their older half must fit their younger one in the same way.
+  where the two have a pattern in common at all, whichever days it is off by.
 
 Pure: samples in, figures out.
 """
@@ -43,7 +43,7 @@ class Sample:
     rows: counted. bins int64[20]: of log(forecast / recent mean) in `EDGES`; card_bins int64[n]: the same in the card's.
     total: sum of the logarithms, held within the edges. pairs float64[7, 7]: [i, j] sums forecast day i times history day j over
     rows, both as deviations from the row's mean in units of its recent mean; day 0 has the weekday of the forecast's first.
-    power: sums of squares of the two. own_pairs, own_power: the same of the history's younger half of weeks with its older one.
+    power: sums of squares of the two.
     """
 
     rows: int
@@ -52,8 +52,6 @@ class Sample:
     total: float
     pairs: NDArray[np.float64]
     power: NDArray[np.float64]
-    own_pairs: NDArray[np.float64]
-    own_power: NDArray[np.float64]
 
 
 def sample(
@@ -70,10 +68,7 @@ def sample(
     ratio = middle.mean(axis=1) / recent
     bins = binned(ratio, EDGES)
     middle, history = middle / recent[:, None], history / recent[:, None]
-    half = history.shape[1] // WEEK_DAYS // 2 * WEEK_DAYS
-    younger = history[:, history.shape[1] - half :]
     pairs, power = _weekdays(middle, history)
-    own_pairs, own_power = _weekdays(younger, history[:, : history.shape[1] - half])
     held = np.log(np.clip(ratio, np.exp(edges[0]), np.exp(edges[-1])))
     return Sample(
         rows=len(recent),
@@ -82,8 +77,6 @@ def sample(
         total=float(held.sum(dtype=np.float64)),
         pairs=pairs,
         power=power,
-        own_pairs=own_pairs,
-        own_power=own_power,
     )
 
 
@@ -125,8 +118,6 @@ class Window:
         self._card_bins: NDArray[np.int64] | None = None
         self._pairs = np.zeros((WEEK_DAYS, WEEK_DAYS))
         self._power = np.zeros(2)
-        self._own_pairs = np.zeros((WEEK_DAYS, WEEK_DAYS))
-        self._own_power = np.zeros(2)
 
     def add(self, new: Sample) -> None:
         """Take one more sample in, and let the oldest go that aren't needed."""
@@ -153,17 +144,17 @@ class Window:
         return self._total / max(self.rows, 1)
 
     @property
-    def weekday_lead(self) -> float:
-        """How far the correlation of forecasts and histories where the weekdays agree is above the best where they don't.
+    def weekday_fit(self) -> NDArray[np.float64]:
+        """float64[7]: correlation of the forecasts with the histories of the weekday so many days later.
 
-        In [-2, 2]; 0 if one of them has no weekday pattern at all.
+        In [-1, 1]; the first is that of the same weekdays. All 0 if one of the two has no weekday pattern at all.
         """
-        return _lead(self._pairs, self._power, self.rows)
-
-    @property
-    def own_lead(self) -> float:
-        """The same of the histories' younger halves with their older ones: how much of a weekday pattern there is."""
-        return _lead(self._own_pairs, self._own_power, self.rows)
+        if not (self._power > self.rows * WEEK_DAYS * FLAT**2).all():
+            return np.zeros(WEEK_DAYS)
+        day = np.arange(WEEK_DAYS)
+        sums = np.array([self._pairs[day, (day + lag) % WEEK_DAYS].sum() for lag in range(WEEK_DAYS)])
+        fit: NDArray[np.float64] = sums / np.sqrt(self._power[0] * self._power[1])
+        return fit
 
     def _move(self, each: Sample, sign: int) -> None:
         self.rows += sign * each.rows
@@ -172,16 +163,6 @@ class Window:
         self._card_bins = sign * each.card_bins if self._card_bins is None else self._card_bins + sign * each.card_bins
         self._pairs = self._pairs + sign * each.pairs
         self._power = self._power + sign * each.power
-        self._own_pairs = self._own_pairs + sign * each.own_pairs
-        self._own_power = self._own_power + sign * each.own_power
-
-
-def _lead(pairs: NDArray[np.float64], power: NDArray[np.float64], rows: int) -> float:
-    if not (power > rows * WEEK_DAYS * FLAT**2).all():
-        return 0.0
-    scale, day = float(np.sqrt(power[0] * power[1])), np.arange(WEEK_DAYS)
-    by_lag = [float(pairs[day, (day + lag) % WEEK_DAYS].sum()) / scale for lag in range(WEEK_DAYS)]
-    return by_lag[0] - max(by_lag[1:])
 
 
 def stability_index(counts: NDArray[np.int64], reference: NDArray[np.float64]) -> float:

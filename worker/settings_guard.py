@@ -59,10 +59,27 @@ class GuardSettings(Section):
         description="largest distance of the mean of log(forecast / recent mean) from the card's",
     )
     weekday_lag: float = Field(
-        default=0.05,
+        default=0.03,
         gt=0,
         le=2,
         description="forecasts may correlate by so much more with other weekdays of the histories than with the same ones",
+    )
+    canary_rows: int = Field(
+        default=256,
+        ge=0,
+        description="of a new version, so many first rows are also forecast by the version before and compared; 0: none",
+    )
+    canary_difference: float = Field(
+        default=0.5,
+        gt=0,
+        le=2,
+        description="the two may differ by this share of the mean of both; over n rows, by sqrt(canary_rows / n) times as much",
+    )
+    canary_days: float = Field(
+        default=0.2,
+        gt=0,
+        le=0.5,
+        description="and be so many days late or early against each other; widened likewise, to half a day at most",
     )
     fault_share: float = Field(
         default=0.01,

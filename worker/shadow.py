@@ -7,6 +7,8 @@ All measures are relative to the serving version, because what was really sold i
 - width_ratio: the shadow's distance of the outer quantiles, summed, over the serving version's;
 - latency_ratio: seconds of a full batch when proven, over the serving version's.
 
+Besides, the shadow may not be days behind the serving version (`day_lag.py`): one that is may be within all of these.
+
 Sums run over rows and days of the middle quantile (the upper one of the two middle ones if their number is even).
 """
 
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.day_lag import MOST_DAYS, DayLag
 from worker.model_status import Difference
 
 
@@ -44,6 +47,7 @@ class Comparison:
         self._rows = 0
         self._serving = self._apart = self._shifted = 0.0
         self._serving_width = self._shadow_width = 0.0
+        self._lag = DayLag()
 
     def add(self, serving: NDArray[np.float32], shadow: NDArray[np.float32]) -> None:
         """Take one batch: both float32[rows, horizon, quantiles] of the same events. Raises `ValueError` if shapes differ."""
@@ -53,6 +57,7 @@ class Comparison:
         first = serving[:, :, middle].astype(np.float64)
         second = shadow[:, :, middle].astype(np.float64)
         self._rows += len(serving)
+        self._lag.add(first, second)
         self._serving += float(np.abs(first).sum())
         self._apart += float(np.abs(second - first).sum())
         self._shifted += float((second - first).sum())
@@ -93,6 +98,9 @@ class Comparison:
             broken.append(
                 f"a full batch takes {found.latency_ratio:.1f} times as long, allowed {bounds.max_latency_ratio:g}"
             )
+        days = self._lag.days
+        if days is not None and abs(days) > MOST_DAYS:
+            broken.append(f"{abs(days):.2f} days {'late' if days > 0 else 'early'}, allowed {MOST_DAYS:g}")
         return None if not broken else f"shadow over {found.rows} rows: {'; '.join(broken)}"
 
 

@@ -11,11 +11,14 @@ from tests.helpers.faulty import FaultyEngine
 from tests.helpers.memory import MemoryBroker
 from tests.helpers.rig import BACKUP_DIGEST, STANDBY_DIGEST, Rig, event, key, read
 from tests.helpers.turns import latest, letters, step
+from worker.engine import Slot, Ticket
 from worker.errors import EngineError, FatalEngineError
 from worker.guard import Rule
 from worker.guard_reference import EDGES, Reference
+from worker.handover import Fitted, Order
 from worker.records import Reason
 from worker.settings_guard import GuardSettings
+from worker.version_choice import VersionId
 
 MAIN_DIGEST = "fa" * 32
 CONTROL = {"sales": np.full((1, 3), 500.0, np.float32)}
@@ -336,6 +339,59 @@ def test_a_slow_engine_gives_way_but_what_it_computed_is_published() -> None:
     settle(made)
     assert [digest for _, digest, _ in by(made)] == ["fa"] * 8 + ["bb"] * 8
     assert latest(made).roll_backs[Rule.LATENCY] == 1
+
+
+# -- a new version's first rows ----------------------------------------------------------------------------------------
+
+
+def swapped(scale: float, *, asynchronous: bool = False) -> Rig:
+    """The second engine has taken over from the first, which is its backup, and forecasts `scale` times as much."""
+    made = rig(asynchronous=asynchronous)
+    made.limits = GuardSettings(least_rows=4, full_rows=4, canary_rows=6, drift_index=99.0, shift=9.0, jump_index=99.0)
+    made.restart()
+    made.source.assign(0, 1)
+    send(made, *range(100, 108))
+    settle(made)
+    second(made).scale = scale
+    versions = [
+        Fitted(engine, VersionId(number, digest), reference())
+        for engine, number, digest in ((second(made), "2", BACKUP_DIGEST), (main(made), "1", MAIN_DIGEST))
+    ]
+    made.engines._handover.orders.put(Order(serving=versions[0], backup=versions[1], losses=0))
+    return made
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_nothing_of_a_new_version_is_published_that_the_version_before_contradicts(asynchronous: bool) -> None:  # noqa: FBT001
+    made = swapped(3.0, asynchronous=asynchronous)
+    send(made, *range(108, 124))
+    settle(made)
+    assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("fa", "guard:canary")}
+    assert latest(made).roll_backs[Rule.CANARY] == 1
+
+
+def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
+    made = swapped(1.1)
+    asked: list[int] = []
+    submit = main(made).submit
+
+    def counted(slot: Slot, rows: int) -> Ticket:
+        asked.append(rows)
+        return submit(slot, rows)
+
+    main(made).submit = counted  # type: ignore[method-assign]
+    send(made, *range(108, 124))
+    settle(made)
+    assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("bb", None)}
+    assert asked == [4, 2]
+
+
+def test_a_version_before_that_fails_holds_nobody_up() -> None:
+    made = swapped(3.0)
+    main(made).dead = True
+    send(made, *range(108, 124))
+    settle(made)
+    assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("bb", None)}
 
 
 # -- device memory ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.helpers.engines import FakeEngine
+from worker.engine import EngineSpec
 from worker.guard import Rule
 from worker.guard_reference import EDGES, Reference
 from worker.guard_watch import BEYOND_USUAL, Figure, Guard, Trip
@@ -167,17 +168,6 @@ def test_a_new_version_is_held_against_the_one_before_until_its_window_is_full()
     assert all(settled.watch(OTHER, *batch(100, scale=1.5)) is None for _ in range(4))  # a season, not a swap
 
 
-def test_the_jump_may_be_as_large_as_windows_usually_differ() -> None:
-    loose = GuardSettings(window_rows=400, least_rows=50, full_rows=100, drift_index=99.0, shift=9.0)
-    found = []
-    for usual in (0.0, 2.0):
-        watching = guard(loose, replace(REFERENCE, usual_index=usual))
-        shown(watching, times=4)
-        watching.watch(OTHER, *batch(100))
-        found += [figure.allowed for figure in watching.figures() if figure.rule is Rule.JUMP]
-    assert found == [loose.jump_index, BEYOND_USUAL * 2.0]
-
-
 def test_it_is_unsure_of_a_new_version_until_it_has_seen_enough_rows_of_it() -> None:
     watching = guard()
     shown(watching, rows=10)
@@ -200,6 +190,20 @@ def test_it_is_not_unsure_of_what_it_has_nothing_to_hold_against() -> None:
     assert not watching.is_unsure_of(OTHER)
 
 
+def test_the_limit_of_a_jump_allows_for_the_rows_of_both_windows_and_for_what_is_usual() -> None:
+    def allowed(before: int, reference: Reference = REFERENCE, known_of: EngineSpec = OTHER) -> float:
+        watching = guard()
+        watching.know(known_of.digest, reference)
+        shown(watching, rows=before)
+        watching.watch(OTHER, *batch(100))
+        return next(figure.allowed for figure in watching.figures() if figure.rule is Rule.JUMP)
+
+    assert allowed(100) == pytest.approx(LIMITS.jump_index * (100 / 50) ** 0.5)
+    assert allowed(50) == pytest.approx(LIMITS.jump_index * (100 * (1 / 50 + 1 / 100)) ** 0.5)
+    for spec in (SPEC, OTHER):  # whichever of the two varies more
+        assert allowed(100, replace(REFERENCE, usual_index=1.0), spec) == pytest.approx(BEYOND_USUAL * 2**0.5)
+
+
 def test_after_a_roll_back_nothing_is_compared_with_the_version_that_was_left() -> None:
     loose = GuardSettings(window_rows=400, least_rows=50, full_rows=100, drift_index=99.0, shift=9.0)
     watching = guard(loose)
@@ -207,6 +211,83 @@ def test_after_a_roll_back_nothing_is_compared_with_the_version_that_was_left() 
     watching.rolled_back()
     assert watching.watch(OTHER, *batch(100)) is None
     assert Rule.JUMP not in {figure.rule for figure in watching.figures()}
+
+
+def seen(limits: GuardSettings = LIMITS) -> Guard:
+    """A guard that has seen enough of a sound version."""
+    watching = guard(limits)
+    shown(watching)
+    return watching
+
+
+def test_a_new_version_is_to_be_compared_with_the_one_before_if_that_was_judged() -> None:
+    watching = guard()
+    assert watching.canary(SPEC) is None
+    shown(watching, rows=LIMITS.least_rows - 1)
+    assert watching.canary(OTHER) is None
+    watching = seen()
+    canary = watching.canary(OTHER)
+    assert canary is not None
+    assert (canary.before, len(canary.places(1000, ()))) == (SPEC.digest, LIMITS.canary_rows)
+    watching.rolled_back()
+    assert watching.canary(SPEC) is None
+    assert seen(LIMITS.model_copy(update={"canary_rows": 0})).canary(OTHER) is None
+
+
+@pytest.mark.parametrize(("wrong", "words"), [({"shift": 1}, "1.00 days late"), ({"shift": -1}, "1.00 days early")])
+def test_forecasts_of_the_same_rows_that_fit_on_other_days_are_found(wrong: dict[str, int], words: str) -> None:
+    watching = seen()
+    watching.canary(OTHER)
+    trip = watching.beside(batch(60)[1], batch(60, **wrong)[1])
+    assert trip is not None
+    assert trip.rule is Rule.CANARY
+    assert words in trip.detail
+
+
+def test_forecasts_that_differ_from_those_of_the_version_before_are_found_with_wider_limits_for_few_rows() -> None:
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 50, "canary_difference": 0.25})
+    allowed = limits.canary_difference
+    _, before = batch(200)
+    for rows, factor, found in [
+        (49, 3.9, False),
+        (50, 1.9, False),
+        (50, 2.1, True),
+        (200, 0.9, False),
+        (200, 1.1, True),
+    ]:
+        watching = seen(limits)
+        watching.canary(OTHER)
+        apart = allowed * factor  # of the mean of the two
+        trip = watching.beside(before[:rows], before[:rows] * np.float32((2 + apart) / (2 - apart)))
+        assert (trip is not None) is found
+        assert trip is None or f"{apart:.3f}" in trip.detail
+
+
+def test_forecasts_of_which_a_part_is_late_are_found_with_wider_limits_for_few_rows() -> None:
+    limits = LIMITS.model_copy(update={"canary_rows": 200, "least_rows": 2, "canary_days": 0.1})
+    _, sound = batch(200)
+    late = np.roll(sound, 1, axis=1)
+    for rows, part, found in [(200, 0.05, False), (200, 0.3, True), (20, 0.3, False), (2, 0.3, False), (2, 1.0, True)]:
+        watching = seen(limits)
+        watching.canary(OTHER)
+        now = (sound * np.float32(1 - part) + late * np.float32(part))[:rows]
+        assert (watching.beside(sound[:rows], now) is not None) is found, (rows, part)
+
+
+def test_what_was_compared_once_is_not_compared_again() -> None:
+    watching = seen(LIMITS.model_copy(update={"canary_rows": 60}))
+    watching.canary(OTHER)
+    _, before = batch(60)
+    assert watching.beside(before, before) is None
+    assert watching.canary(OTHER) is None
+    assert watching.beside(before, before * 9) is None
+
+
+def test_versions_with_other_horizons_are_not_compared() -> None:
+    watching = seen()
+    watching.canary(OTHER)
+    _, before = batch(60)
+    assert watching.beside(before[:, :7], before * 9) is None
 
 
 def test_rows_that_only_the_backup_could_forecast_are_counted_over_the_window() -> None:

@@ -55,7 +55,7 @@ def test_rows_without_history_and_absurd_ones_do_not_count() -> None:
 def test_a_sample_may_be_empty() -> None:
     made = sample(np.ones((2, 14), np.float32), np.zeros((2, 30), np.float32), EDGES, 0.05)
     assert (made.rows, made.bins.sum(), made.total) == (0, 0, 0.0)
-    assert window_of(made).weekday_lead == 0.0
+    assert not window_of(made).weekday_fit.any()
 
 
 def test_bins_of_a_card_with_other_edges_are_counted_beside_ours() -> None:
@@ -72,7 +72,7 @@ def test_the_window_is_the_sum_of_its_last_samples() -> None:
     assert window.rows == 10
     np.testing.assert_array_equal(window.bins, expected.bins)
     assert window.mean == pytest.approx(expected.mean)
-    assert window.weekday_lead == pytest.approx(expected.weekday_lead)
+    np.testing.assert_allclose(window.weekday_fit, expected.weekday_fit)
 
 
 def test_a_sample_larger_than_the_window_stays_whole() -> None:
@@ -81,28 +81,25 @@ def test_a_sample_larger_than_the_window_stays_whole() -> None:
 
 @pytest.mark.parametrize("days", [28, 30, 7, 33])
 @pytest.mark.parametrize("horizon", [7, 14, 10])
-def test_a_forecast_on_the_right_weekdays_leads_and_a_late_or_early_one_trails(days: int, horizon: int) -> None:
+def test_a_forecast_fits_best_with_the_weekdays_that_it_is_for(days: int, horizon: int) -> None:
     history = histories(50, days)
-    assert window_of(sample(forecasts(50, 0, horizon), history, EDGES, 0.05)).weekday_lead > 0.2
-    for shift in (1, -1, 3):
-        assert window_of(sample(forecasts(50, shift, horizon), history, EDGES, 0.05)).weekday_lead < -0.2
+    for shift in (0, 1, -1, 3):
+        fit = window_of(sample(forecasts(50, shift, horizon), history, EDGES, 0.05)).weekday_fit
+        assert fit.argmax() == -shift % 7
+        assert fit.max() > 0.8
+        assert np.sort(fit)[-2] < fit.max() - 0.2
 
 
 def test_without_whole_weeks_there_is_no_weekday_pattern() -> None:
-    assert window_of(sample(forecasts(50, 1, 6), histories(50), EDGES, 0.05)).weekday_lead == 0.0
-    assert window_of(sample(forecasts(50, 1), histories(50, 6), EDGES, 0.05)).weekday_lead == 0.0
+    assert not window_of(sample(forecasts(50, 1, 6), histories(50), EDGES, 0.05)).weekday_fit.any()
+    assert not window_of(sample(forecasts(50, 1), histories(50, 6), EDGES, 0.05)).weekday_fit.any()
 
 
-def test_histories_with_a_weekday_pattern_lead_by_themselves_and_others_do_not() -> None:
-    assert window_of(sample(forecasts(50), histories(50), EDGES, 0.05)).own_lead > 0.2
+def test_histories_without_a_weekday_pattern_fit_no_forecast() -> None:
     noise = RANDOM.uniform(0.5, 1.5, (4000, 30)).astype(np.float32)
-    assert abs(window_of(sample(forecasts(4000), noise, EDGES, 0.05)).own_lead) < 0.1
-    assert window_of(sample(forecasts(50), histories(50, 7), EDGES, 0.05)).own_lead == 0.0
-
-
-def test_flat_sales_have_no_weekday_pattern_that_could_lag() -> None:
+    assert np.abs(window_of(sample(forecasts(4000, 1), noise, EDGES, 0.05)).weekday_fit).max() < 0.05
     flat = np.full((50, 30), 4.0, np.float32)
-    assert abs(window_of(sample(forecasts(50, 1), flat, EDGES, 0.05)).weekday_lead) < 1e-3
+    assert np.abs(window_of(sample(forecasts(50, 1), flat, EDGES, 0.05)).weekday_fit).max() < 1e-3
 
 
 def test_the_stability_index_of_the_same_distribution_is_nothing_and_grows_with_distance_and_rows() -> None:

@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 from worker.shadow import Bounds, Comparison
 
 BOUNDS = Bounds(rows=4, max_wape=0.2, max_bias=0.1, max_width_ratio=2.0, max_latency_ratio=3.0)
+WIDE = Bounds(rows=10, max_wape=0.25, max_bias=0.1, max_width_ratio=2.0, max_latency_ratio=3.0)
+WEEK = np.array([10, 10, 10, 10, 11, 12, 11], np.float32)
 
 
 def forecasts(*medians: float, width: float = 2.0) -> NDArray[np.float32]:
     """float32[rows, 1, 3] around the medians."""
     return np.array([[[m - width / 2, m, m + width / 2]] for m in medians], np.float32)
+
+
+def weeks(*, late: int = 0) -> NDArray[np.float32]:
+    """float32[10, 14, 3] of different size, with a weak weekday pattern."""
+    middle = np.roll(np.tile(WEEK, 2), late) * np.arange(1, 11)[:, None]
+    return np.asarray(middle[:, :, None] * np.array([0.5, 1.0, 1.5]), np.float32)
 
 
 def compared(*batches: tuple[NDArray[np.float32], NDArray[np.float32]], latency: float = 1.0) -> Comparison:
@@ -100,3 +108,13 @@ def test_forecasts_of_nothing_agree_with_nothing_only() -> None:
 def test_a_single_quantile_has_no_width() -> None:
     one = np.full((4, 2, 1), 5.0, np.float32)
     assert compared((one, one)).verdict() is None
+
+
+@pytest.mark.parametrize(("late", "words"), [(1, "1.00 days late, allowed 0.2"), (-2, "2.00 days early, allowed 0.2")])
+def test_a_shadow_that_is_late_or_early_is_refused_even_if_it_differs_little(late: int, words: str) -> None:
+    comparison = Comparison(WIDE, 1.0)
+    comparison.add(weeks(), weeks(late=late))
+    assert comparison.difference.wape < WIDE.max_wape
+    verdict = comparison.verdict()
+    assert verdict is not None
+    assert words in verdict
