@@ -215,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=BATCH_ROWS, help="per batch (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
+    if given.swaps < given.pairs or given.pairs < 1:
+        parser.error(f"--swaps: got {given.swaps}, expected at least one for each of the --pairs ({given.pairs})")
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
         folder = Path(directory)
         store = TestStore(folder / "store", make=versions_of(given.model, ballast=given.ballast, budget_ms=BUDGET_MS))

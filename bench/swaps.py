@@ -57,7 +57,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "NaN, golden batch": ("golden batch",),
     "NaN, live rows": ("guard:fault_share", "shadow over"),
     "ten times slower": ("latency",),
-    "drifted": ("guard:drift", "guard:shift", "guard:jump", "shadow over"),
+    "drifted": ("guard:drift", "guard:shift", "guard:jump", "guard:canary", "shadow over"),
 }
 """Kind -> what the reason for refusing it, or rolling it back, has in it: one of these."""
 
@@ -86,12 +86,15 @@ class Run:
 @contextmanager
 def feeding(feed: Feed, rate_per_s: int) -> Iterator[None]:
     """Events at a steady rate, by a thread of this process, inside the `with` block."""
-    stop = threading.Event()
+    stop, errors = threading.Event(), list[Exception]()
     began_s = time.monotonic()
 
     def work() -> None:
-        while not stop.wait(0.02):
-            feed.send(int((time.monotonic() - began_s) * rate_per_s) - feed.sent)
+        try:
+            while not stop.wait(0.02):
+                feed.send(int((time.monotonic() - began_s) * rate_per_s) - feed.sent)
+        except Exception as error:  # noqa: BLE001 - raised again below: an unloaded run shows nothing
+            errors.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -101,6 +104,8 @@ def feeding(feed: Feed, rate_per_s: int) -> Iterator[None]:
         stop.set()
         thread.join()
         feed.flush()
+    if errors:
+        raise errors[0]
 
 
 def verdict(worker: WorkerHandle, name: str) -> tuple[str, str] | None:

@@ -40,6 +40,7 @@ from worker.proving import golden_columns
 RESULT = ROOT / "bench" / "results" / "swaps-tensorrt.json"
 ROWS, SLOTS, IN_FLIGHT = 4096, 3, 2
 LIMIT = 1.5
+MOST_GROWTH_PERCENT = 2.0
 KEPT = 4
 SETTLED = 0.2
 """The first share of the thousand isn't measured: TensorRT and CUDA load code lazily and keep it."""
@@ -252,7 +253,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result[name] = found
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(json.dumps({name: {k: v for k, v in found.items() if k != "memory"}}, indent=1), flush=True)
-    return 0
+    return 0 if all(sound(found) for found in (result.get("with_broken"), result.get("under_load")) if found) else 1
+
+
+def sound(found: Mapping[str, Any]) -> bool:
+    """Whether a part of the result, of either kind, is as it should be."""
+    if "p99_ratio" in found:
+        return bool(found["met"] and found["each_version_once_in_order"] and not found["refused"])
+    return not found["wrong_version_served"] and abs(found["device_growth_percent"]) <= MOST_GROWTH_PERCENT
 
 
 if __name__ == "__main__":

@@ -107,24 +107,19 @@ def _latest(
 def _read(reader: Consumer, ends: Mapping[Place, int]) -> list[Message]:
     """By the broker's word that there is no more, not by count: what was aborted or compacted away is never delivered."""
     missing = {place for place, end in ends.items() if end > 0}
-    reader.list_topics(
-        timeout=_TIMEOUT_S
-    )  # a client that doesn't know the leaders yet waits half a second for the offsets
+    # A client that doesn't know the leaders yet waits half a second for the offsets.
+    reader.list_topics(timeout=_TIMEOUT_S)
     reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in missing])
     messages: list[Message] = []
     last_s = time.monotonic()
     while missing:
         for message in reader.consume(_BATCH, 0.1):
-            last_s = time.monotonic()
-            place, offset, error = (
-                (str(message.topic()), message.partition() or 0),
-                message.offset() or 0,
-                message.error(),
-            )
+            place, error = (str(message.topic()), message.partition() or 0), message.error()
+            if error is not None and error.code() in MOVING:
+                continue  # the client goes on by itself
+            last_s, offset = time.monotonic(), message.offset() or 0
             if error is None and offset < ends[place]:
                 messages.append(message)
-            elif error is not None and error.code() in MOVING:
-                continue  # the client goes on by itself
             elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
                 raise KafkaException(error)
             elif offset >= ends[place]:

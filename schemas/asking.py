@@ -20,7 +20,7 @@ MOVING: Final = frozenset(
         *(KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE),
         *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR),
         *(KafkaError.KAFKA_STORAGE_ERROR, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.STALE_MEMBER_EPOCH),
-        *(KafkaError.NETWORK_EXCEPTION, KafkaError.REQUEST_TIMED_OUT),
+        *(KafkaError.NETWORK_EXCEPTION, KafkaError.REQUEST_TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT),
         *(KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE),  # noqa: SLF001 - local codes
         *(KafkaError._WAIT_COORD, KafkaError._ALL_BROKERS_DOWN),  # noqa: SLF001 - begin with an underscore
     }
@@ -65,19 +65,24 @@ def answered(
 ) -> T:
     """What `ask(timeout_s)` returns, asked again while it raises an error that passes, for `within_s` seconds in all.
 
-    clock: monotonic. Raises the last `KafkaException` then, and any other at once.
+    An `ask` that waits for a future may raise `TimeoutError`: that passes, too. clock: monotonic. Raises the last
+    `KafkaException` then (for a time-out one with that code), and any other at once.
     """
     began_s = clock()
     while True:
         try:
             return ask(max(LEAST_S, began_s + within_s - clock()))
         except KafkaException as exception:
-            code = exception.args[0].code()
-            patience_s = min(within_s, UNKNOWN_S) if code in UNKNOWN else within_s if code in MOVING else 0.0
-            left_s = began_s + patience_s - clock()
-            if left_s <= 0:
-                raise
-            pause(min(PAUSE_S, left_s))
+            failure = exception
+        except TimeoutError as exception:
+            failure = KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer within {within_s:g} s"))  # noqa: SLF001
+            failure.__cause__ = exception
+        code = failure.args[0].code()
+        patience_s = min(within_s, UNKNOWN_S) if code in UNKNOWN else within_s if code in MOVING else 0.0
+        left_s = began_s + patience_s - clock()
+        if left_s <= 0:
+            raise failure
+        pause(min(PAUSE_S, left_s))
 
 
 def partitions_of(

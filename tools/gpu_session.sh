@@ -16,7 +16,7 @@
 # INPUTS holds what a machine with data makes beforehand (some 33 MiB):
 #     python -m bench events --out INPUTS/events.npz           the newest 50,000 events of FreshRetailNet
 #     python -m demo.training precisions --out INPUTS/graphs   every model as an FP32, FP16 and INT8 graph, with real rows
-# OUT gets session.log and a JSON file for each step; they belong into bench/results. WORK (default /tmp/gpu-session) keeps plans
+# OUT gets session.log and a JSON file for each step; they belong into bench/results. WORK (default forecast-worker-gpu in the temporary folder) keeps plans
 # from one call to the next.
 #
 # Needs, by the environment:
@@ -32,13 +32,14 @@
 #
 # A step that fails doesn't stop the others; the last lines say how each ended; the exit code is the number of those that failed.
 set -u
-cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { sed -n '4,14p' "$0" >&2; exit 64; }
-inputs=$1 out=$2
+mkdir -p "$2"
+inputs=$(realpath -m "$1") out=$(realpath "$2")
 shift 2
-: "${PY:=python3}" "${GPU:=0}" "${WORK:=/tmp/gpu-session}"
+cd "$(dirname "$0")/.."
+: "${PY:=python3}" "${GPU:=0}" "${WORK:=${TMPDIR:-/tmp}/forecast-worker-gpu}"
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU CUDA_MODULE_LOADING=LAZY
-mkdir -p "$out" "$WORK"
+mkdir -p "$WORK"
 failed=0 summary=
 
 step() { # NAME SECONDS COMMAND...
@@ -94,7 +95,9 @@ for name in "$@"; do
     broken) swaps broken 540 --swaps 0 --most-s "${MOST_S:-500}" ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
     compare)
-        [ -f "$WORK/timing-pytorch.json" ] || cp "$inputs/timing-pytorch.json" "$WORK/" 2>/dev/null
+        for place in "$inputs" "$out"; do # the newer run wins
+            if [ -f "$place/timing-pytorch.json" ]; then cp "$place/timing-pytorch.json" "$WORK/"; fi
+        done
         step compare 20 "$PY" -m bench.tensorrt_compare "$WORK"
         ;;
     *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, build, bench, topics, swaps, broken, models, builds or compare" >&2; exit 64 ;;

@@ -17,12 +17,13 @@
 # `train` fails unless the new model's metrics on the test days are within 2 % of the committed one's. A step that fails doesn't stop
 # the others; the exit code is the number of those that failed.
 set -u
-cd "$(dirname "$0")/.."
-inputs=$(cd "$1" && pwd) out=$2
+[ $# -ge 2 ] || { echo "usage: tools/gpu_training.sh INPUTS OUT [steps]; the head of this file says more" >&2; exit 64; }
+mkdir -p "$2"
+inputs=$(realpath "$1") out=$(realpath "$2")
 shift 2
+cd "$(dirname "$0")/.."
 steps=${*:-train pytorch}
 : "${TORCH_PY:=python3}" "${GPU:=0}" "${DEVICE:=cuda}" "${TRAIN:=}"
-mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU OMP_NUM_THREADS=4 TORCHINDUCTOR_CACHE_DIR=$work/inductor

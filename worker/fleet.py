@@ -249,6 +249,12 @@ class Fleet:
                 log.error("version quarantined for all workers", version=str(left.version), reason=left.reason)
         while self._unsent and self._clock() >= self._again_s:
             command = self._unsent[0]
+            newer = self._commands.newest.get(command.key)
+            if (
+                newer is not None and newer.at_ms > command.at_ms
+            ):  # released by somebody meanwhile, or found by another, too
+                del self._unsent[0]
+                continue
             self._probe("control_writing")
             self._produce(self._control_topic, command.key, encode_command(command), partial(self._lost, command))
             self._probe("control_written")

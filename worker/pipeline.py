@@ -272,7 +272,8 @@ class Pipeline:
         self._probe("after_commit")
         self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
         self._tallies.transaction("committed")
-        self._tallies.end_to_end(latencies_s(self._uncommitted_ms, self._wall_clock_ms()))
+        rows = sum(map(len, self._uncommitted_ms))
+        self._tallies.end_to_end(latencies_s(self._uncommitted_ms, self._wall_clock_ms()), rows)
         self._freshness.committed(self._clock())
         self._settle()
 

@@ -44,6 +44,8 @@ def shape_of(
             return None, {}
         if found.error is not None:
             raise KafkaException(found.error)
+        if not found.partitions:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "the topic has no partitions yet"))
         return found, admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(TIMEOUT_S)
 
     try:

@@ -200,14 +200,14 @@ class Tallies:
         """A transaction (or at-least-once commit) ended: "committed" or "aborted"."""
         _count(self._transactions, outcome, 1)
 
-    def end_to_end(self, latencies_s: NDArray[np.float64]) -> None:
-        """Times from event to commit of all n rows of a commit, float64[n], seconds.
+    def end_to_end(self, latencies_s: NDArray[np.float64], rows: int) -> None:
+        """A commit of `rows` rows (none: nothing is counted); times from event to commit of those that have one, float64[n], seconds.
 
-        NaN (an event without a time) isn't counted; below zero (clocks that disagree) counts as zero.
+        NaN isn't counted; below zero (clocks that disagree) counts as zero.
         """
         self._end_to_end.add_all(latencies_s)
-        if len(latencies_s):
-            self._commit_rows.add(len(latencies_s))
+        if rows:
+            self._commit_rows.add(rows)
 
     def lag(self, partition: int, records: int, seconds: float) -> None:
         """An assigned partition is `records` behind its end; the last one read is `seconds` old."""

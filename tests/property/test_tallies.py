@@ -19,7 +19,7 @@ def expected_counts(values: list[float], bounds: tuple[float, ...]) -> tuple[int
 def test_latencies_equal_numpys_histogram(polls: list[list[float]]) -> None:
     tallies = Tallies()
     for latencies in polls:
-        tallies.end_to_end(np.array(latencies, dtype=np.float64))
+        tallies.end_to_end(np.array(latencies, dtype=np.float64), len(latencies))
     values = [latency for latencies in polls for latency in latencies]
     found = tallies.snapshot(0.0).end_to_end
     assert found.counts == expected_counts(values, LATENCY_BOUNDS_S)

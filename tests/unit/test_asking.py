@@ -92,6 +92,27 @@ def test_anything_else_is_raised_at_once(bench: Bench, code: int) -> None:
     assert (code_of(raised), len(answers.asked), bench.took_s) == (code, 1, 0.0)
 
 
+def test_a_future_that_gives_up_before_its_request_is_a_question_without_an_answer(bench: Bench) -> None:
+    asked = []
+
+    def ask(timeout_s: float) -> str:
+        asked.append(timeout_s)
+        if len(asked) < 3:
+            raise TimeoutError
+        return "answer"
+
+    assert answered(ask, WITHIN_S, clock=bench.clock, pause=bench.clock.advance) == "answer"
+
+    def never(timeout_s: float) -> str:
+        bench.clock.advance(timeout_s)
+        raise TimeoutError
+
+    with pytest.raises(KafkaException) as raised:
+        answered(never, WITHIN_S, clock=bench.clock, pause=bench.clock.advance)
+    assert code_of(raised) == KafkaError._TIMED_OUT
+    assert raised.value.__cause__ is not None
+
+
 def test_other_exceptions_are_not_ours(bench: Bench) -> None:
     with pytest.raises(KeyError):
         bench.ask(Answers(KeyError("x"), "answer"))

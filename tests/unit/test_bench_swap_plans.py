@@ -6,6 +6,7 @@ import onnx
 import pytest
 
 from bench.swap_plans import BROKEN, PlanStore
+from bench.swaps_tensorrt import sound
 from schemas.engine_card import CARD_NAME, Plan, load_card, sha256_hex, write_card
 from tests.helpers.gpu_engines import PlanFolder
 
@@ -61,3 +62,16 @@ def test_every_broken_kind_differs_from_a_sound_version(store: PlanStore) -> Non
             "too slow": {"budget"},
         }
         assert lies == expected[kind]
+
+
+def test_a_result_is_sound_only_if_order_memory_and_times_are() -> None:
+    loaded = {"p99_ratio": 1.2, "met": True, "each_version_once_in_order": True, "refused": {}}
+    broken = {"wrong_version_served": [], "device_growth_percent": 0.5}
+    assert sound(loaded)
+    assert sound(broken)
+    assert not any(
+        sound({**loaded, **change})
+        for change in ({"met": False}, {"each_version_once_in_order": False}, {"refused": {"v1": "late"}})
+    )
+    assert not sound({**broken, "device_growth_percent": -2.5})
+    assert not sound({**broken, "wrong_version_served": ["v5"]})

@@ -210,6 +210,19 @@ def test_a_quarantine_that_was_lost_is_sent_again_after_a_pause() -> None:
     assert len(bench.quarantines()) == 1
 
 
+def test_a_lost_quarantine_does_not_undo_what_was_said_of_the_version_since() -> None:
+    bench = Bench([end()], [said(replace(quarantine(released=True), at_ms=NOW_MS + 1))])
+    bench.read()
+    bench.producer.losses = [KafkaError._MSG_TIMED_OUT]
+    bench.handover.left.put(LEFT)
+    bench.fleet._warn()
+    bench.producer.poll(0)  # lost
+    bench.clock.advance(AGAIN_S)
+    for _ in range(2):
+        bench.fleet.turn()
+    assert (bench.quarantines(), bench.fleet._unsent) == ([], [])
+
+
 def test_a_full_local_queue_loses_no_quarantine() -> None:
     bench = Bench([end()])
     bench.read()

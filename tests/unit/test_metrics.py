@@ -88,7 +88,7 @@ def test_histograms_are_cumulative_with_sum_and_count() -> None:
     for rows in (1, 2, 3, 100_000):
         tallies.batch(rows, "full")
     tallies.stage(Stage.COMMIT, 0.03)
-    tallies.end_to_end(np.array([2.0, 3.0]))
+    tallies.end_to_end(np.array([2.0, 3.0]), 2)
     found = scraped(tallies)
     assert found["forecast_worker_batch_rows_bucket", ("1.0",)] == 1
     assert found["forecast_worker_batch_rows_bucket", ("2.0",)] == 2

@@ -92,7 +92,7 @@ def test_stage_times_are_kept_apart() -> None:
 
 def test_unknown_event_times_are_left_out_and_clocks_that_disagree_count_as_zero() -> None:
     tallies = Tallies()
-    tallies.end_to_end(np.array([np.nan, -5.0, 0.01, 1e9]))
+    tallies.end_to_end(np.array([np.nan, -5.0, 0.01, 1e9]), 4)
     found = tallies.snapshot(0.0).end_to_end
     assert found.count == 3
     assert (found.counts[0], found.counts[-1]) == (2, 1)
@@ -101,15 +101,15 @@ def test_unknown_event_times_are_left_out_and_clocks_that_disagree_count_as_zero
 
 def test_no_latencies_change_nothing() -> None:
     tallies = Tallies()
-    tallies.end_to_end(np.array([]))
+    tallies.end_to_end(np.array([]), 0)
     assert tallies.snapshot(0.0).end_to_end.count == tallies.snapshot(0.0).commit_rows.count == 0
 
 
 def test_rows_of_commits_are_counted_also_those_without_a_time() -> None:
     assert list(COMMIT_BOUNDS) == sorted(set(COMMIT_BOUNDS))
     tallies = Tallies()
-    tallies.end_to_end(np.full(96, np.nan))
-    tallies.end_to_end(np.zeros(97))
+    tallies.end_to_end(np.array([]), 96)
+    tallies.end_to_end(np.zeros(97), 97)
     found = tallies.snapshot(0.0).commit_rows
     assert (found.count, found.total) == (2, 193)
     assert [COMMIT_BOUNDS[place] for place, count in enumerate(found.counts) if count] == [96, 128]
@@ -134,7 +134,7 @@ def test_a_snapshot_does_not_change_with_what_comes_after() -> None:
         tallies.batch(1, "due")
         tallies.rejected(Reason.OVERSIZE)
         tallies.stage(Stage.DECODE, 1.0)
-        tallies.end_to_end(np.array([1.0]))
+        tallies.end_to_end(np.array([1.0]), 1)
         tallies.transaction("aborted")
         tallies.rebalanced("lost")
         tallies.assigned([1])
