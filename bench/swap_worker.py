@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.helpers.gpu_engines import FakeGpu
 from tests.helpers.simulated_cuda import FakeCuda
-from worker import compose, plan_loading
+from worker import compose_worker, plan_loading
 from worker.__main__ import main as worker_main
 from worker.statistics import Tallies
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     here = partial(plan_loading.Machine, cuda=lambda: gpu.cuda, library=lambda _: gpu.device.library)
     tallies = Tallies() if steps == "-" else NotedTallies()
     # What the settings can't replace by something of the benchmark's own.
-    with patch.object(compose, "Tallies", lambda: tallies), patch.object(plan_loading, "Machine", here):
+    with patch.object(compose_worker, "Tallies", lambda: tallies), patch.object(plan_loading, "Machine", here):
         code = worker_main(command)
     if isinstance(tallies, NotedTallies):
         np.save(Path(steps), np.asarray(tallies.notes).reshape(-1, 3))

@@ -228,6 +228,7 @@ class Fleet:
         if self._reader.poll(POLL_S):
             self._obey()
             self._handover.inbox.put(Look())
+        self._producer.poll(0)  # what it reports makes room in the local queue, which may be full
         self._warn()
         self._say()
         self._producer.poll(0)

@@ -185,8 +185,12 @@ class Forecasting:
         self, flight: Flight, computed: Computed, behind: Sequence[Flight], faults: dict[int, Fault]
     ) -> Trip | None:
         """The first rows of a new version, held against what the version before makes of them, if that is still there."""
-        canary, before = self._guard.canary(computed.forecasts.spec), self.engines.backup
+        spec = computed.forecasts.spec
+        canary, before = self._guard.canary(spec), self.engines.backup
         if canary is None or before is None or before.spec.digest != canary.before:
+            return None
+        if not before.spec.inputs.items() <= spec.inputs.items():
+            self._guard.forget_canary()
             return None
         rows = canary.places(flight.batch.rows, faults)
         if not len(rows):
@@ -195,8 +199,11 @@ class Forecasting:
             run = self._takeover.rows(before, flight.columns(), rows, behind)
         except FatalEngineError:
             raise
-        except (EngineError, AbortableError) as error:  # a new version isn't held up because the old one fails
+        except AbortableError:  # no slot is free; the next batch's rows will do
+            return None
+        except EngineError as error:  # a new version isn't held up because the old one fails
             log.warning("the version before can't be compared with", rows=len(rows), reason=str(error))
+            self._guard.forget_canary()
             return None
         return self._guard.beside(run.forecasts.values, computed.forecasts.values[rows])
 

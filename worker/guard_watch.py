@@ -106,7 +106,7 @@ class Guard:
         edges = EDGES if reference.edges is None else reference.edges
         self._window.add(sample(middle, history, edges, self._limits.least_mean))
         over = next((figure for figure in self.figures() if figure.got > figure.allowed), None)
-        if self._window.rows >= self._limits.full_rows:
+        if self._window.rows >= min(self._limits.full_rows, self._limits.window_rows):
             self._new = False
         if self._window.rows >= self._limits.window_rows:
             self._before = None  # judged over a full window; from here on seasons would count as jumps
@@ -133,10 +133,15 @@ class Guard:
         self._turn_to(spec)
         return self._canary
 
+    def forget_canary(self) -> None:
+        """There is nothing to compare the new version's first rows with."""
+        self._canary = None
+
     def beside(self, before: NDArray[np.float32], now: NDArray[np.float32]) -> Trip | None:
-        """Forecasts of the same rows, which `canary` wanted, by the version before and this one: float32[rows, horizon, quantiles]."""
+        """Forecasts of the same rows, which `canary` wanted, by the version before and this one: float32[rows, horizon, quantiles] both."""
         canary, limits = self._canary, self._limits
         if canary is None or before.shape != now.shape:
+            self._canary = None
             return None
         canary.add(before, now, limits.least_mean)
         if canary.complete:

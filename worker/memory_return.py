@@ -14,7 +14,7 @@ from functools import cache
 from typing import Final
 
 ARENAS: Final = 2
-"""The loop's own and one for all other threads. The setting of glibc's own variable, `MALLOC_ARENA_MAX`, goes before."""
+"""Threads share them, and one may wait for another for a moment. The setting of glibc's own variable, `MALLOC_ARENA_MAX`, goes before."""
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from worker.batching import Batcher, CutReason, oldest_of
 from worker.breaker import Breaker
+from worker.commit_hold import CommitHold
 from worker.deadline import Clock, Deadline
 from worker.engine import Engine
 from worker.errors import AbortableError, FatalDeliveryError, UnreachableError
@@ -96,7 +97,7 @@ class Pipeline:
         self._routing: Routing | None = None
         self._tallies = tallies
         self._commit_interval_s = commit_interval_s
-        self._hold_s = hold_s
+        self._hold = CommitHold(hold_s, forecasting.is_unsure_of)
         self._transaction_s = transaction_s
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
@@ -121,9 +122,7 @@ class Pipeline:
     @property
     def commit_due_s(self) -> float:
         """When the open transaction is to be committed; infinite while there is none."""
-        if self._hold_s and any(self._forecasting.is_unsure_of(engine) for engine in self._uncommitted_by):
-            return self._commit_due_s + self._hold_s
-        return self._commit_due_s
+        return self._commit_due_s + self._hold.longer_s(self._uncommitted_by)
 
     @property
     def freshness(self) -> Freshness:
@@ -269,6 +268,7 @@ class Pipeline:
         self._probe("before_commit")
         self._delivery.commit(self._uncommitted, self._deadline())
         self._commits += 1
+        self._hold.committed(self._uncommitted_by)
         self._probe("after_commit")
         self._tallies.stage(Stage.COMMIT, self._clock() - began_s)
         self._tallies.transaction("committed")

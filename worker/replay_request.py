@@ -122,6 +122,7 @@ def replay_settings(settings: Settings, request: Request, model: Path, part: str
         "engine": {"model": model},
         "batching": {"coalesce": False},
         "freshness": {"max_keys": 0},
+        "models": {"hold_s": 0.0},  # one version from begin to end
         "delivery": {
             "guarantee": "exactly_once",
             "transactional_id": f"{names.group}.{part}",

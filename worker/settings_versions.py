@@ -29,7 +29,7 @@ class ModelsSettings(Section):
         ge=0,
         allow_inf_nan=False,
         description="after a change of version, commits wait until the guard has seen `guard.full_rows` rows of the new one, but "
-        "not longer than this, seconds",
+        "none longer than this, seconds, and only the first 30",
     )
     headroom_bytes: int = Field(
         default=256 << 20,

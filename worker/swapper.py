@@ -73,6 +73,7 @@ class Swapper:
         self._clock = clock
         self._probe = probe
         self._serving: Loaded | None = first.loaded
+        self._like = first.loaded.engine.spec  # inputs are the first version's for as long as the worker runs
         self._backup: Loaded | None = None
         self._next: Loaded | None = None
         self._trials = Trials(policy.trial, handover, clock)
@@ -230,9 +231,8 @@ class Swapper:
         self._view.trying(version)
         self._handover.loading = True
         self._publish()
-        like = None if self._serving is None else self._serving.engine.spec
         try:
-            self._next = self._loader.load(version, like)
+            self._next = self._loader.load(version, self._like)
         except RefusedError as error:
             self._bulletin.move(version, State.REFUSED)
             if error.passing and self._backup is not None and self._serving is not None:
@@ -339,6 +339,8 @@ class Swapper:
 
     def _expects_backup(self) -> bool:
         wanted = self._choice.backup
+        if self._serving is not None and wanted == self._serving.version:
+            return False  # it will be the backup of one that is still on its way
         return self._policy.keep_backup and wanted is not None and wanted not in self._view.refused
 
     def _remember(self, version: VersionId) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from tests.helpers.faulty import FaultyEngine
 from tests.helpers.memory import MemoryBroker
 from tests.helpers.rig import INPUTS, Rig, event, key, read
+from worker.commit_hold import MOST_COMMITS, CommitHold
 from worker.guard_reference import EDGES, Reference
 from worker.handover import Fitted, Order
 from worker.settings_guard import GuardSettings
@@ -100,3 +101,21 @@ def test_what_cannot_be_judged_does_not_wait() -> None:
     made.send(4)
     made.steps(8)
     assert made.makers() == ["dd"] * 4
+
+
+def test_where_events_are_rare_only_the_first_commits_after_a_change_wait() -> None:
+    first, second = (FaultyEngine(INPUTS, digest=digest) for digest in (FIRST, SECOND))
+    unsure = {SECOND}
+    hold = CommitHold(HOLD_S, lambda engine: engine.spec.digest in unsure)
+    for _ in range(MOST_COMMITS):
+        assert hold.longer_s([first, second]) == HOLD_S
+        hold.committed([first, second])
+    assert hold.longer_s([second]) == 0.0
+    unsure.add(FIRST)
+    assert hold.longer_s([first]) == HOLD_S  # another change
+    hold.committed([first])
+    assert hold.longer_s([second]) == HOLD_S
+
+
+def test_without_a_hold_nothing_waits() -> None:
+    assert CommitHold(0.0, lambda _: True).longer_s([FaultyEngine(INPUTS, digest=FIRST)]) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -386,9 +387,31 @@ def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
     assert asked == [4, 2]
 
 
-def test_a_version_before_that_fails_holds_nobody_up() -> None:
+def test_a_version_before_that_fails_holds_nobody_up_and_is_not_asked_again() -> None:
     made = swapped(3.0)
     main(made).dead = True
+    asked: list[int] = []
+    submit = main(made).submit
+
+    def counted(slot: Slot, rows: int) -> Ticket:
+        asked.append(rows)
+        return submit(slot, rows)
+
+    main(made).submit = counted  # type: ignore[method-assign]
+    send(made, *range(108, 112))
+    settle(made)
+    once = list(asked)
+    send(made, *range(112, 132))
+    settle(made)
+    assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("bb", None)}
+    assert (bool(once), asked) == (True, once)
+
+
+@pytest.mark.parametrize("change", [{"horizon": 9}, {"inputs": {"sales": 3, "promo": 3}}])
+def test_a_version_before_with_another_shape_or_more_inputs_is_not_compared(change: dict[str, object]) -> None:
+    made = swapped(3.0)
+    engine = main(made)
+    engine._spec = replace(engine.spec, **change)  # type: ignore[arg-type]
     send(made, *range(108, 124))
     settle(made)
     assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("bb", None)}

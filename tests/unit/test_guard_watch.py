@@ -183,6 +183,15 @@ def test_it_is_unsure_of_a_new_version_until_it_has_seen_enough_rows_of_it() -> 
     assert not watching.is_unsure_of(OTHER)  # it served before
 
 
+def test_a_window_smaller_than_the_rows_it_wants_is_enough_when_it_is_full() -> None:
+    watching = guard(GuardSettings(window_rows=60, least_rows=20, full_rows=100, jump_index=99.0))
+    shown(watching)
+    watching.watch(OTHER, *batch(59))
+    assert watching.is_unsure_of(OTHER)
+    watching.watch(OTHER, *batch(1))
+    assert not watching.is_unsure_of(OTHER)
+
+
 def test_it_is_not_unsure_of_what_it_has_nothing_to_hold_against() -> None:
     watching = guard(reference=Reference())
     shown(watching)

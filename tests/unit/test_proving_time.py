@@ -11,7 +11,7 @@ from schemas.engine_card import CARD_NAME, EngineCard, load_card
 from schemas.load import load_schema
 from tests.helpers.models import tiny_model
 from worker.onnx_engine import OnnxEngine
-from worker.proving import TIMED_RUNS, TIMED_RUNS_AT_MOST, ProofError, warm
+from worker.proving import FAR_OVER, TIMED_RUNS, TIMED_RUNS_AT_MOST, ProofError, warm
 
 BUDGET_MS = 5.0
 
@@ -53,6 +53,12 @@ def test_a_version_that_had_to_wait_for_the_processor_gets_more_tries(version: t
     times = Times(0.1, 0.2, 0.3, 0.05, 0.004)
     assert warm(*version, times) == pytest.approx(0.004)
     assert times.runs == 5
+
+
+def test_one_that_is_slow_beyond_any_busy_processor_is_not_timed_on(version: tuple[OnnxEngine, EngineCard]) -> None:
+    times = Times(BUDGET_MS / 1000 * FAR_OVER)
+    with pytest.raises(ProofError, match=rf"250\.0 ms \(the best of {TIMED_RUNS}\), the card's budget is 5 ms"):
+        warm(*version, times)
 
 
 def test_one_that_is_always_slow_is_refused_in_the_end(version: tuple[OnnxEngine, EngineCard]) -> None:

@@ -165,6 +165,14 @@ def test_a_broken_version_is_refused_with_its_reason_and_nothing_else_changes(
     assert world.serving == "v3"
 
 
+def test_inputs_stay_the_first_versions_also_when_the_last_resort_serves(store: TestStore) -> None:
+    world = Swapping(store)
+    world.swapper._serving = None  # rolled back to an engine of no version
+    v2 = store.publish("v2", inputs={"sales": 30})
+    world.look()
+    assert "inputs: got" in world.status.refused[v2]
+
+
 def _other_golden(folder: Path) -> None:
     from schemas.engine_card import CARD_NAME, load_card  # noqa: PLC0415 - beside its only use
 
@@ -363,6 +371,7 @@ def test_a_shadow_is_compared_and_promoted_after_its_rows(store: TestStore) -> N
     world.settle()
     assert (world.serving, world.status.states[v2]) == ("v1", State.SHADOW)
     assert world.told[-1].shadow == "v2"
+    assert not world.handover.backup_expected  # v1 serves, and becomes the backup only with v2
     for _ in range(20):
         world.batch()
         world.settle(2)
