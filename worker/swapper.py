@@ -229,8 +229,7 @@ class Swapper:
         """Load `version` as the next one. If memory is short, the backup has to go first."""
         self._bulletin.move(version, State.LOADING)
         self._view.trying(version)
-        self._handover.loading = True
-        self._publish()
+        self._publish(loading=True)
         try:
             self._next = self._loader.load(version, self._like)
         except RefusedError as error:
@@ -325,8 +324,8 @@ class Swapper:
 
     # -- what others see ---------------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
-        self._handover.loading = self._next is not None or self._ordered is not None or bool(self._going)
+    def _publish(self, *, loading: bool = False) -> None:
+        self._handover.loading = loading or self._next is not None or self._ordered is not None or bool(self._going)
         self._handover.backup_expected = self._expects_backup()
         self._bulletin.publish(
             self._view,

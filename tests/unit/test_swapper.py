@@ -67,6 +67,27 @@ def test_a_new_current_serves_and_the_old_version_backs_it_up(store: TestStore) 
     assert world.status.rule is Rule.CURRENT
 
 
+def test_steps_count_as_during_a_swap_while_a_version_is_loaded_and_until_the_old_one_is_closed(
+    store: TestStore,
+) -> None:
+    world = Swapping(store)
+    seen: list[bool] = []
+    load = world.loader.load
+
+    def watched(version: VersionId, like: EngineSpec | None = None) -> Loaded:
+        seen.append(world.handover.loading)
+        loaded = load(version, like)
+        seen.append(world.handover.loading)
+        return loaded
+
+    world.loader.load = watched  # type: ignore[method-assign]
+    store.publish("v2")
+    world.settle()
+    assert world.serving == "v2"
+    assert seen[:2] == [True, True]
+    assert not world.handover.loading
+
+
 def test_the_phases_of_loading_are_timed_and_probed_in_order(store: TestStore) -> None:
     world = Swapping(store)
     world.points.clear()
