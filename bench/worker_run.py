@@ -8,7 +8,7 @@ from unittest.mock import patch
 from bench.job import ContenderError, Job, Outcome, Stopwatch, job_from_arguments, report
 from bench.noop_engine import NoopEngine
 from schemas.load import Schema
-from worker import compose
+from worker import compose, compose_worker
 from worker.compose import assembled
 from worker.deadline import Deadline
 from worker.engine import Engine
@@ -63,7 +63,7 @@ def run(job: Job) -> Outcome:
     # Engine and counters are what the settings can't replace by something of the benchmark's own.
     with (
         patch.object(compose, "load_engine", load_engine),
-        patch.object(compose, "Tallies", lambda: tallies),
+        patch.object(compose_worker, "Tallies", lambda: tallies),
         assembled(settings) as worker,
     ):
         worker.start()
