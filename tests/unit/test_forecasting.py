@@ -371,16 +371,22 @@ def test_nothing_of_a_new_version_is_published_that_the_version_before_contradic
     assert latest(made).roll_backs[Rule.CANARY] == 1
 
 
-def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
-    made = swapped(1.1)
+def submissions(engine: FaultyEngine) -> list[int]:
+    """Rows of each batch that the engine is given from now on."""
     asked: list[int] = []
-    submit = main(made).submit
+    submit = engine.submit
 
     def counted(slot: Slot, rows: int) -> Ticket:
         asked.append(rows)
         return submit(slot, rows)
 
-    main(made).submit = counted  # type: ignore[method-assign]
+    engine.submit = counted  # type: ignore[method-assign]
+    return asked
+
+
+def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
+    made = swapped(1.1)
+    asked = submissions(main(made))
     send(made, *range(108, 124))
     settle(made)
     assert {(digest, reason) for n, digest, reason in by(made) if n >= 8} == {("bb", None)}
@@ -390,14 +396,7 @@ def test_the_version_before_computes_no_more_than_the_first_rows() -> None:
 def test_a_version_before_that_fails_holds_nobody_up_and_is_not_asked_again() -> None:
     made = swapped(3.0)
     main(made).dead = True
-    asked: list[int] = []
-    submit = main(made).submit
-
-    def counted(slot: Slot, rows: int) -> Ticket:
-        asked.append(rows)
-        return submit(slot, rows)
-
-    main(made).submit = counted  # type: ignore[method-assign]
+    asked = submissions(main(made))
     send(made, *range(108, 112))
     settle(made)
     once = list(asked)
