@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -30,6 +33,7 @@ from engine_build.measure import measure
 from engine_build.trt import NAMES, Library
 from engine_build.trt import load_library as builder_library
 from schemas.load import load_schema
+from schemas.plan_choice import RuntimeName
 from worker.cuda import Cuda, load_cuda
 from worker.engine import Slot
 from worker.tensorrt_engine import TensorRtEngine
@@ -189,6 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder (default %(default)s)")
     parser.add_argument("--only", default="", help="part of the graphs' names; all without it")
+    parser.add_argument(
+        "--builders",
+        type=int,
+        default=1,
+        help="build so many plans at a time, all of them before anything is measured (default %(default)s)",
+    )
     given = parser.parse_args(arguments)
     library = next((each for name in NAMES if (each := builder_library(name)) is not None), None)
     if library is None:
@@ -198,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
     graphs = sorted((path for path in given.graphs.glob("*.onnx") if given.only in path.name), key=_turn)
-    failed = _measured(Bench(library, load_cuda()), graphs, given.out)
+    failed = _measured(Bench(library, load_cuda()), graphs, given.out, given.builders)
     return 1 if failed or not graphs else 0
 
 
@@ -207,16 +217,16 @@ def _turn(graph: Path) -> tuple[bool, bool, str]:
     return not graph.name.startswith(PRIMARY), not graph.stem.endswith(".fp16"), graph.name
 
 
-def _measured(bench: Bench, graphs: Sequence[Path], out: Path) -> int:
+def _measured(bench: Bench, graphs: Sequence[Path], out: Path, builders: int) -> int:
     """Measure every graph, write after each, print the tables; returns how many failed. One that fails doesn't stop the others."""
     lines: list[Mapping[str, object]] = []
     failures: dict[str, str] = {}
     runtime = bench.library.runtime
     result: dict[str, object] = {"gpu": asdict(bench.gpu), "runtime": str(runtime), "aims": AIMS, "passes": lines}
-    result["failures"] = failures
-    for graph in graphs:
+    result |= {"builders": builders, "failures": failures}
+    for graph, build in _builds(bench.library.runtime.name, graphs, builders):
         try:
-            _measure(bench, graph, out, result, lines)
+            _measure(bench, build(), out, result, lines)
         except Exception as error:  # noqa: BLE001 - whatever TensorRT, CUDA or a bug of ours did to this one
             failures[graph.stem] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -229,10 +239,31 @@ def _measured(bench: Bench, graphs: Sequence[Path], out: Path) -> int:
     return len(failures)
 
 
+def _builds(
+    runtime: RuntimeName, graphs: Sequence[Path], builders: int
+) -> Iterator[tuple[Path, Callable[[], BenchPlan]]]:
+    """Each graph with what gives its plan, or raises why there is none; in order."""
+    if builders == 1:
+        yield from ((graph, partial(_build, runtime, graph)) for graph in graphs)
+        return
+    # Each in a process of its own: a CUDA context doesn't survive a fork.
+    with ProcessPoolExecutor(builders, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_build, runtime, graph): graph for graph in graphs}
+        for future in as_completed(futures):
+            print(f"{futures[future].name}: {'failed' if future.exception() else 'built'}", flush=True)
+    yield from ((graph, future.result) for future, graph in futures.items())
+
+
+def _build(runtime: RuntimeName, graph: Path) -> BenchPlan:
+    library = builder_library(runtime)
+    if library is None:
+        raise RuntimeError(f"{runtime} can't be imported in another process, expected it there as here")
+    return built(library, graph)
+
+
 def _measure(
-    bench: Bench, graph: Path, out: Path, result: dict[str, object], lines: list[Mapping[str, object]]
+    bench: Bench, plan: BenchPlan, out: Path, result: dict[str, object], lines: list[Mapping[str, object]]
 ) -> None:
-    plan = built(bench.library, graph)
     print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
     if plan.model == PRIMARY and plan.precision in VERSIONS:  # first, because workers are measured with them
         folder = out / VERSIONS[plan.precision]

@@ -9,7 +9,8 @@
     │   └── SourceError           broker, topic, registry or worker settings named for reading can't be used
     ├── AccuracyError             a precision loses more accuracy than allowed; it isn't published; exit 6
     ├── PlanError                 TensorRT refused to build or to load; exit 7
-    │   └── OutOfMemoryError      not enough device memory, also with a smaller workspace
+    │   ├── OutOfMemoryError      not enough device memory, also with a smaller workspace
+    │   └── NoImplementationError TensorRT has no kernel for a layer in the precision that was asked for
     ├── ProofError                a plan computes something else than ONNX Runtime in FP32; it isn't published; exit 8
     └── PublishError              the model folder can't be written or isn't as it should be; exit 9
 
@@ -75,6 +76,14 @@ class PlanError(BuildError):
 
 class OutOfMemoryError(PlanError):
     """The device's memory doesn't suffice, also with a smaller workspace."""
+
+
+class NoImplementationError(PlanError):
+    """TensorRT has no kernel for a layer in the precision that was asked for. `said`: what it said itself, in one line."""
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class ProofError(BuildError):

@@ -22,13 +22,22 @@ from typing import Any, Final
 
 import onnx
 
-from engine_build.errors import GraphError, OutOfMemoryError, PlanError
+from engine_build.errors import GraphError, NoImplementationError, OutOfMemoryError, PlanError
 from engine_build.operators import NEAREST
-from engine_build.trt_log import Record, errors_of, missing_workspace_bytes, recorder, remedy_for, was_out_of_memory
+from engine_build.trt_config import add_profile, monitor, share_profiles
+from engine_build.trt_log import (
+    Record,
+    errors_of,
+    has_no_implementation,
+    missing_workspace_bytes,
+    recorder,
+    remedy_for,
+    was_out_of_memory,
+)
 from engine_build.trt_types import BuildRequest, Built, Config, EngineFacts, Network, Progress, TensorFacts
 from engine_build.trt_values import at_rows, dtype_of, first_of, sizes_of
 from engine_build.trt_weak import bind_to_fp32
-from schemas.engine_card import Profile
+from schemas.engine_card import Precision, Profile
 from schemas.plan_choice import PlanRuntime, RuntimeName
 
 NAMES: Final[tuple[RuntimeName, ...]] = ("tensorrt", "tensorrt_rtx")
@@ -86,12 +95,25 @@ class Library:
 
         Raises `GraphError` for what the parser refuses (every node of it), `OutOfMemoryError`, `PlanError`.
         """
+        notes: list[str] = []
+        try:
+            return self._build(request, progress, notes, held=True)
+        except NoImplementationError as error:
+            if not self._is_weak(request.precision):
+                raise
+            notes.append(
+                f"{self.runtime} has no kernels for the graph with its FP32 layers held to FP32 ({error.said}); "
+                "built with every layer free to compute in low precision: the proof says whether that is near enough"
+            )
+        return self._build(request, progress, notes, held=False)
+
+    def _build(self, request: BuildRequest, progress: Progress | None, notes: list[str], *, held: bool) -> Built:
+        """The plan under the largest workspace limit that the device's memory bears."""
         limits = [request.workspace_bytes]
         if request.free_bytes is not None:
             limits += [request.free_bytes // part for part in _SMALLER]
-        notes: list[str] = []
         for limit in limits:
-            built = self._attempt(request, limit, progress, notes)
+            built = self._attempt(request, limit, progress, notes, held=held)
             if built is not None:
                 return built
             shown = "no limit" if limit is None else f"{limit / 2**20:,.0f} MiB"
@@ -130,7 +152,7 @@ class Library:
         return engine
 
     def _attempt(
-        self, request: BuildRequest, limit: int | None, progress: Progress | None, notes: list[str]
+        self, request: BuildRequest, limit: int | None, progress: Progress | None, notes: list[str], *, held: bool
     ) -> Built | None:
         """The plan under one workspace limit; None if the device's memory didn't suffice."""
         trt = self._trt
@@ -140,13 +162,13 @@ class Library:
         config = builder.create_builder_config()
         if limit is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
-        bound = self._precision(config, network, request)
-        _share_profiles(trt, config)
+        bound = self._precision(config, network, request.precision, held=held)
+        share_profiles(trt, config)
         self._targets(config, request)
         for profile in request.profiles:
-            _add_profile(builder, config, network, profile)
+            add_profile(builder, config, network, profile)
         if progress is not None and self.has_progress:
-            config.progress_monitor = _monitor(trt, progress)
+            config.progress_monitor = monitor(trt, progress)
         cache = self._with_timing_cache(config, request, notes)
         content = builder.build_serialized_network(network, config)
         if content is None:
@@ -194,17 +216,22 @@ class Library:
         nearest = NEAREST.get(operator, "standard ONNX operators of opset 17 that its parser lists")
         return f"node {name!r}: {self.runtime} refuses operator {operator} ({told}); write {nearest} instead"
 
-    def _precision(self, config: Config, network: Network, request: BuildRequest) -> int | None:
-        """Set what the request's precision needs. How many layers are held to FP32; None where the graph alone says it."""
+    def _is_weak(self, precision: Precision) -> bool:
+        """Whether flags, not the graph, decide what is computed in `precision`."""
+        return precision != "fp32" and not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    def _precision(self, config: Config, network: Network, precision: Precision, *, held: bool) -> int | None:
+        """Set what `precision` needs. How many layers are held to FP32; None where the graph alone says it, or none is held."""
         flags = self._trt.BuilderFlag
         if hasattr(flags, "TF32"):
             config.clear_flag(flags.TF32)
-        if hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or request.precision == "fp32":
+        if not self._is_weak(precision):
             return None
-        for name in ("FP16", "OBEY_PRECISION_CONSTRAINTS", *(["INT8"] if request.precision == "int8" else [])):
+        wanted = ["FP16", *(["INT8"] if precision == "int8" else []), *(["OBEY_PRECISION_CONSTRAINTS"] if held else [])]
+        for name in wanted:
             if hasattr(flags, name):
                 config.set_flag(getattr(flags, name))
-        return bind_to_fp32(self._trt, network)
+        return bind_to_fp32(self._trt, network) if held else None
 
     def _targets(self, config: Any, request: BuildRequest) -> None:  # noqa: ANN401
         offered = self.targets
@@ -248,9 +275,10 @@ class Library:
             )
         if was_out_of_memory(self._log):
             return
-        raise PlanError(
+        told = (
             f"{request.source}: {self.runtime} couldn't build the {request.precision} plan: {text}; {remedy_for(text)}"
         )
+        raise NoImplementationError(told, text) if has_no_implementation(self._log) else PlanError(told)
 
     def _network_tensors(self, network: Network, profiles: tuple[Profile, ...]) -> tuple[TensorFacts, ...]:
         found = []
@@ -288,44 +316,6 @@ class Library:
             shape=sizes_of(engine.get_tensor_shape(name)),
             is_input=is_input,
             profiles=tuple((sizes_of(low), sizes_of(opt), sizes_of(high)) for low, opt, high in bounds),
-        )
-
-
-def _monitor(trt: Any, progress: Progress) -> Any:  # noqa: ANN401
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            progress.phase_started(phase_name, parent_phase, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            progress.step_done(phase_name, step)
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            progress.phase_finished(phase_name)
-
-    return Monitor()
-
-
-def _share_profiles(trt: Any, config: Any) -> None:  # noqa: ANN401
-    """Let several contexts use one profile at a time, as workers do; 8.6 must be asked, later versions always do."""
-    sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
-    if sharing is not None and not config.get_preview_feature(sharing):
-        config.set_preview_feature(sharing, True)  # noqa: FBT003 - TensorRT's signature
-
-
-def _add_profile(builder: Any, config: Config, network: Network, rows: Profile) -> None:  # noqa: ANN401
-    profile = builder.create_optimization_profile()
-    for tensor in map(network.get_input, range(network.num_inputs)):
-        shape = sizes_of(tensor.shape)
-        profile.set_shape(
-            tensor.name, at_rows(shape, rows.min_rows), at_rows(shape, rows.opt_rows), at_rows(shape, rows.max_rows)
-        )
-    if config.add_optimization_profile(profile) < 0:
-        raise PlanError(
-            f"profile {rows.min_rows}:{rows.opt_rows}:{rows.max_rows} was refused; expected min <= opt <= max"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 _REQUESTED: Final = re.compile(r"Requested size was (\d+) bytes")
 _MEMORY: Final = re.compile(r"out of memory|OutOfMemory|insufficient memory|cudaErrorMemoryAllocation", re.IGNORECASE)
 _WORKSPACE: Final = re.compile(r"workspace limit|allowed workspace size|insufficient workspace", re.IGNORECASE)
+_NO_IMPLEMENTATION: Final = "Could not find any implementation"
 _REMEDIES: Final = (
     (r"Serialization|magic|corrupt|malformed|truncated", "the file is damaged or of another version: build it again"),
     (
@@ -64,6 +65,11 @@ def errors_of(records: Sequence[Record]) -> str:
 def was_out_of_memory(records: Sequence[Record]) -> bool:
     """True if the device's memory didn't suffice."""
     return any(_MEMORY.search(record.text) for record in records)
+
+
+def has_no_implementation(records: Sequence[Record]) -> bool:
+    """True if there is no kernel for some layer in the precision that was asked for."""
+    return any(_NO_IMPLEMENTATION in record.text for record in records)
 
 
 def missing_workspace_bytes(records: Sequence[Record], limit: int | None) -> int | None:

@@ -1,6 +1,6 @@
 """Raw units in, normalised tokens out: scaling, log transform and calendar, all of it part of the exported graph.
 
-Only arithmetic that TensorRT 8.6 to 11 parse: no modulo, no data-dependent indexing.
+Only arithmetic that TensorRT 8.6 to 11 parse: no modulo, no data-dependent indexing. Dates are counted in integers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ FUTURE_FIELDS: Final = ("promo", "discount", "holiday", "temperature")
 
 _HOLIDAY_REACH_DAYS: Final = 3
 _YEAR_DAYS: Final = 365.2425
-_EPOCH_WEEKDAY: Final = 3  # 1970-01-01 was a Thursday; 0 = Monday
+_MONDAY: Final = 7 * 100_000 + 3
+"""Added to days since 1970 it counts from a Monday long ago (1970-01-01 was a Thursday), so that whole weeks are cut off by a
+division that truncates."""
 _IN_STOCK_SLOPE: Final = 4.0  # a day counts fully from a quarter of its hours in stock
 _WEEKDAY_PRIOR_DAYS: Final = 0.25
 
@@ -83,8 +85,8 @@ class WindowFeatures(nn.Module):
         self.config = config
         self.register_buffer("same_weekday", _same_weekday(), persistent=False)
         self.register_buffer("weekdays", torch.arange(7, dtype=torch.float32), persistent=False)
-        self.register_buffer("past_offsets", torch.arange(1 - HISTORY_DAYS, 1, dtype=torch.float32), persistent=False)
-        self.register_buffer("next_offsets", torch.arange(1, HORIZON_DAYS + 1, dtype=torch.float32), persistent=False)
+        self.register_buffer("past_offsets", torch.arange(1 - HISTORY_DAYS, 1, dtype=torch.int32), persistent=False)
+        self.register_buffer("next_offsets", torch.arange(1, HORIZON_DAYS + 1, dtype=torch.int32), persistent=False)
         angles = 2 * math.pi * torch.arange(1, config.yearly_harmonics + 1, dtype=torch.float32)
         self.register_buffer("angles", angles, persistent=False)
         widths = self._widths()
@@ -133,7 +135,7 @@ class WindowFeatures(nn.Module):
             known = (level * 1000.0).clamp(0.0, 1.0)
             profile = (mean / level.clamp(min=1e-3)).clamp(max=8.0)
             for tokens, offsets in ((past, self.past_offsets), (ahead, self.next_offsets)):
-                weekday = self._weekday(fields["as_of"].unsqueeze(1) + offsets)
+                weekday = self._weekday(_days(fields["as_of"], offsets))
                 share = (weekday * profile.unsqueeze(1)).sum(2)
                 tokens.append(self._token(share, torch.log(share + 0.02) * known))
             static += [known, torch.log(level + 0.02) * known]
@@ -172,18 +174,21 @@ class WindowFeatures(nn.Module):
 
     def _calendar(self, as_of: Tensor, offsets: Tensor) -> Tensor:
         """Weekday one-hot and the year's harmonics: [batch, days, 7 + 2 * harmonics]."""
-        day = as_of.unsqueeze(1) + offsets
+        day = _days(as_of, offsets)
         parts = [self._weekday(day)]
         if self.config.yearly_harmonics:
-            year = day / _YEAR_DAYS
+            year = day.float() / _YEAR_DAYS
             phase = (year - torch.floor(year)).unsqueeze(2) * self.angles
             parts += [torch.sin(phase), torch.cos(phase)]
         return torch.cat(parts, 2)
 
     def _weekday(self, day: Tensor) -> Tensor:
-        """One-hot: [batch, days] -> [batch, days, 7]."""
-        # Half a day keeps the floor right when a compiler turns the division into a product with 1/7.
-        weekday = day + _EPOCH_WEEKDAY - 7.0 * torch.floor((day + _EPOCH_WEEKDAY + 0.5) / 7.0)
+        """One-hot: int32[batch, days] -> [batch, days, 7].
+
+        In integers, which no engine computes in half precision: float16 knows today only to 16 days.
+        """
+        since = day + _MONDAY
+        weekday = (since - 7 * torch.div(since, 7, rounding_mode="trunc")).float()
         return (1.0 - (weekday.unsqueeze(2) - self.weekdays).abs()).clamp(min=0.0)
 
     def _static(self, fields: dict[str, Tensor], ratio: Tensor, counted: Tensor, scale: Tensor) -> Tensor:
@@ -214,6 +219,11 @@ class WindowFeatures(nn.Module):
         }
         tokens = self.forward(fields)
         return tokens.history.shape[2], tokens.future.shape[2], tokens.static.shape[1]
+
+
+def _days(as_of: Tensor, offsets: Tensor) -> Tensor:
+    """Days since 1970 of each day, int32: [batch] and [days] -> [batch, days]."""
+    return as_of.to(torch.int32).unsqueeze(1) + offsets
 
 
 def _last(values: Tensor, days: int) -> Tensor:

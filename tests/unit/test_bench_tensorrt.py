@@ -13,6 +13,11 @@ from bench import tensorrt
 from schemas.plan_choice import Gpu, PlanRuntime
 
 
+def bench() -> Any:
+    runtime = PlanRuntime(name="tensorrt", version="8.6.1")
+    return SimpleNamespace(gpu=Gpu(name="fake", compute_capability="9.0"), library=SimpleNamespace(runtime=runtime))
+
+
 def test_the_primary_comes_first_and_fp16_before_the_others() -> None:
     names = ["bakery-lstm.fp32", "bakery-lstm.fp16", "freshretailnet-lstm.int8", "freshretailnet-lstm.fp16"]
     graphs = sorted((Path(f"{name}.onnx") for name in names), key=tensorrt._turn)
@@ -22,19 +27,19 @@ def test_the_primary_comes_first_and_fp16_before_the_others() -> None:
 def test_a_plan_that_fails_costs_its_own_result_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(_bench: Any, graph: Path, _out: Path, _result: dict[str, object], lines: list[Any]) -> None:
+    def build(_runtime: str, graph: Path) -> Any:
         if graph.stem == "b.int8":
             raise RuntimeError("no such kernel")
-        times = {"1": 1.0, "64": 2.0}
-        lines.append({"graph": graph.stem, "ms_by_rows": times, "device_memory_bytes": 1 << 20, "difference": 0.0})
+        return SimpleNamespace(name=graph.stem)
 
+    def measure(_bench: Any, plan: Any, _out: Path, _result: dict[str, object], lines: list[Any]) -> None:
+        times = {"1": 1.0, "64": 2.0}
+        lines.append({"graph": plan.name, "ms_by_rows": times, "device_memory_bytes": 1 << 20, "difference": 0.0})
+
+    monkeypatch.setattr(tensorrt, "_build", build)
     monkeypatch.setattr(tensorrt, "_measure", measure)
-    runtime = PlanRuntime(name="tensorrt", version="8.6.1")
-    bench: Any = SimpleNamespace(
-        gpu=Gpu(name="fake", compute_capability="9.0"), library=SimpleNamespace(runtime=runtime)
-    )
     graphs = [Path(f"{name}.onnx") for name in ("a.fp16", "b.int8", "c.fp32")]
-    assert tensorrt._measured(bench, graphs, tmp_path) == 1
+    assert tensorrt._measured(bench(), graphs, tmp_path, 1) == 1
     result = json.loads((tmp_path / "tensorrt.json").read_text(encoding="utf-8"))
     assert [each["graph"] for each in result["passes"]] == ["a.fp16", "c.fp32"]
     assert result["failures"] == {"b.int8": "RuntimeError: no such kernel"}
@@ -43,3 +48,12 @@ def test_a_plan_that_fails_costs_its_own_result_only(
         "c.fp32",
     ]
     assert "FAILED b.int8: RuntimeError: no such kernel" in capsys.readouterr().out
+
+
+def test_plans_that_fail_in_other_processes_are_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graphs = [tmp_path / "a.fp16.onnx", tmp_path / "a.int8.onnx"]  # not there, whether or not TensorRT is
+    assert tensorrt._measured(bench(), graphs, tmp_path, 2) == 2
+    result = json.loads((tmp_path / "tensorrt.json").read_text(encoding="utf-8"))
+    assert result["builders"] == 2
+    assert list(result["failures"]) == ["a.fp16", "a.int8"]
+    assert "a.int8.onnx: failed" in capsys.readouterr().out

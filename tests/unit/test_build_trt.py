@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from engine_build.errors import GraphError, OutOfMemoryError, PlanError
+from engine_build.errors import GraphError, NoImplementationError, OutOfMemoryError, PlanError
 from engine_build.trt import Library, load_library
 from engine_build.trt_types import BuildRequest
 from schemas.engine_card import Profile
@@ -15,6 +15,7 @@ from tests.helpers.fake_tensorrt import GENERATIONS, DataType, FakeTensorRT, Gen
 
 PROFILE = Profile(min_rows=1, opt_rows=8, max_rows=64)
 MODELS = Path(__file__).parents[2] / "models"
+NO_KERNEL = "Could not find any implementation for node {ForeignNode[a...b]}"
 OOM = "Error Code 2: OutOfMemory (Requested size was 5000 bytes.)"
 
 
@@ -153,6 +154,33 @@ def test_an_error_is_told_with_what_the_library_said() -> None:
     _, library = fake("11.0.0.5", "Could not find any implementation for node {x}")
     with pytest.raises(PlanError, match=r"couldn't build the fp32 plan: Could not find any implementation"):
         library.build(request())
+
+
+def test_where_types_are_weak_a_graph_without_kernels_is_built_with_its_layers_free() -> None:
+    module, library = fake("8.6.1", NO_KERNEL)
+    (note,) = library.build(request(precision="int8")).notes
+    assert "no kernels for the graph with its FP32 layers held" in note
+    assert NO_KERNEL in note
+    held, free = module.built
+    assert held[1].flags == {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    assert free[1].flags == {"FP16", "INT8"}
+    assert not any(layer.precision or layer.output_types for layer in free[0].layers)
+
+
+@pytest.mark.parametrize(("generation", "precision"), [("8.6.1", "fp32"), ("10.13.0.35", "fp16"), ("11.0.0.5", "int8")])
+def test_where_the_graph_says_the_precision_a_build_without_kernels_fails(
+    generation: Generation, precision: str
+) -> None:
+    module, library = fake(generation, NO_KERNEL)
+    with pytest.raises(NoImplementationError, match=r"implementation for node"):
+        library.build(request(precision=precision))
+    assert len(module.built) == 1
+
+
+def test_a_graph_without_kernels_in_either_way_is_told() -> None:
+    _, library = fake("8.6.1", NO_KERNEL, NO_KERNEL)
+    with pytest.raises(NoImplementationError, match=r"couldn't build the fp16 plan"):
+        library.build(request(precision="fp16"))
 
 
 def test_targets_need_a_library_that_builds_for_absent_gpus() -> None:

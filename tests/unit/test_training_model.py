@@ -86,7 +86,7 @@ def test_a_missing_covariate_is_its_neutral_value() -> None:
 
 def test_weekdays_agree_with_the_calendar_for_a_century() -> None:
     features = WindowFeatures(FEATURES)
-    days = torch.arange(-10_000.0, 30_000.0)
+    days = torch.arange(-10_000, 30_000, dtype=torch.int32)
     one_hot = features._weekday(days.unsqueeze(1)).squeeze(1)
     assert one_hot.sum(1).tolist() == [1.0] * len(days)
     expected = (np.arange(-10_000, 30_000) + 3) % 7
