@@ -1,8 +1,8 @@
 """TensorRT on this machine's GPU: time and memory of each precision, the engine against its bare plan, CUDA graphs.
 
 Needs a GPU with TensorRT, and a folder of graphs as `python -m demo.training precisions --out FOLDER` writes it. To
---out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and the folders `version` (FP16)
-and `version-int8` with the primary model, which `python -m bench freshretailnet` runs a worker on.
+--out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and `versions/<model>-<precision>`,
+folders with FP16 and INT8 plans, which `python -m bench freshretailnet` runs a worker on.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ from worker.tensorrt_runtime import load_library
 MODELS: Final = ROOT / "models"
 PRIMARY: Final = "freshretailnet-lstm"
 """The first recipe of demo/training/tasks.py."""
-VERSIONS: Final = {"fp16": "version", "int8": "version-int8"}
-"""Precision -> folder with a version of the primary that workers can load."""
 ENGINE_ROWS: Final = 4096
 ENGINE_BATCHES: Final = 300
 GRAPH_ROWS: Final = (1, 8, 16, 32, 64)
@@ -226,7 +224,7 @@ def _measured(bench: Bench, graphs: Sequence[Path], out: Path, builders: int) ->
     result |= {"builders": builders, "failures": failures}
     for graph, build in _builds(bench.library.runtime.name, graphs, builders):
         try:
-            _measure(bench, build(), out, result, lines)
+            lines.append(_measure(bench, build(), out))
         except Exception as error:  # noqa: BLE001 - whatever TensorRT, CUDA or a bug of ours did to this one
             failures[graph.stem] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -261,17 +259,16 @@ def _build(runtime: RuntimeName, graph: Path) -> BenchPlan:
     return built(library, graph)
 
 
-def _measure(
-    bench: Bench, plan: BenchPlan, out: Path, result: dict[str, object], lines: list[Mapping[str, object]]
-) -> None:
+def _measure(bench: Bench, plan: BenchPlan, out: Path) -> Mapping[str, object]:
+    """What there is to measure of one plan; of FP16 also the engine's rates, and single batches by CUDA graph and enqueued."""
     print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
-    if plan.model == PRIMARY and plan.precision in VERSIONS:  # first, because workers are measured with them
-        folder = out / VERSIONS[plan.precision]
-        write_version(folder, MODELS / PRIMARY, plan, bench.library, bench.gpu, GRAPH_ROWS)
-    lines.append(bench.passes(plan))
-    if plan.model == PRIMARY and plan.precision == "fp16":
-        result["rates"] = bench.engine_rates(plan)
-        result["single_ms"] = bench.single_batches(plan)
+    if plan.precision != "fp32":  # first, because workers are measured with them
+        folder = out / "versions" / plan.name.replace(".", "-")
+        write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, GRAPH_ROWS)
+    found = bench.passes(plan)
+    if plan.precision == "fp16":
+        found = {**found, "rates": bench.engine_rates(plan), "single_ms": bench.single_batches(plan)}
+    return found
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:

@@ -29,36 +29,35 @@ def pass_lines(result: Result) -> list[str]:
 
 def tensorrt_lines(result: Result) -> list[str]:
     """Passes, the engine against its bare plan, CUDA graphs, and what was aimed at."""
-    lines = pass_lines(result)
-    if "rates" in result:
-        rates = result["rates"]
-        bound = min(rates["bare"], rates["copies"])
-        limit = "the plan" if bound == rates["bare"] else "the copies"
-        lines += [
-            "",
-            *table(
-                ["4,096 rows at a time", "rows/s"],
-                [
-                    ["engine, with its copies", f"{rates['engine']:,.0f}"],
-                    ["bare plan, back to back, inputs on the device", f"{rates['bare']:,.0f}"],
-                    ["copies alone", f"{rates['copies']:,.0f}"],
-                    [
-                        f"engine / {limit}, which binds",
-                        _aimed(rates["engine"] / bound, result["aims"]["engine / bare"]),
-                    ],
-                ],
-            ),
-        ]
-    if "single_ms" in result:
-        lines += ["", *single_lines(result["single_ms"], result["aims"]["graph / plain"])]
+    lines, aims = pass_lines(result), result["aims"]
+    for each in result["passes"]:
+        if "rates" in each:
+            lines += ["", *rate_lines(each["graph"], each["rates"], aims["engine / bare"])]
+        if "single_ms" in each:
+            lines += ["", *single_lines(each["graph"], each["single_ms"], aims["graph / plain"])]
     return [*lines, *_memory(result)]
 
 
-def single_lines(single_ms: Mapping[str, Mapping[str, float]], aim: float) -> list[str]:
+def rate_lines(name: str, rates: Mapping[str, float], aim: float) -> list[str]:
+    """Rows per second of the engine beside its bare plan and the copies alone; held against the slower of those two."""
+    bound = min(rates["bare"], rates["copies"])
+    limit = "the plan" if bound == rates["bare"] else "the copies"
+    return table(
+        [f"{name}, 4,096 rows at a time", "rows/s"],
+        [
+            ["engine, with its copies", f"{rates['engine']:,.0f}"],
+            ["bare plan, back to back, inputs on the device", f"{rates['bare']:,.0f}"],
+            ["copies alone", f"{rates['copies']:,.0f}"],
+            [f"engine / {limit}, which binds", _aimed(rates["engine"] / bound, aim)],
+        ],
+    )
+
+
+def single_lines(name: str, single_ms: Mapping[str, Mapping[str, float]], aim: float) -> list[str]:
     """One batch at a time, by graph and enqueued."""
     plain, graph = single_ms["plain"], single_ms["graph"]
     return table(
-        ["one batch, submit to result, ms", "enqueued", "CUDA graph", "ratio"],
+        [f"{name}, one batch, submit to result, ms", "enqueued", "CUDA graph", "ratio"],
         [
             [f"{rows} rows", f"{plain[rows]:.3f}", f"{graph[rows]:.3f}", _aimed(plain[rows] / graph[rows], aim)]
             for rows in plain

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # What needs a GPU and TensorRT: tests, plans' times and memory, topic to topic, swaps. Each call does the steps that are named.
 #
-# usage: tools/gpu_session.sh INPUTS OUT check tests topics        and so on; within 10 minutes:
+# usage: tools/gpu_session.sh INPUTS OUT check tests topics        and so on:
 #     check    85 s   versions, GPU, the names that the code uses of the libraries that are here
-#     tests   240 s   tests/gpu but for engine-build, and the contract suite on TensorRT
-#     build   400 s   tests/gpu/test_engine_build.py: every precision built, proved and measured; `auto`
-#     bench   200 s   the primary model: every precision, the engine against its bare plan, CUDA graphs; plans for the next two
-#     topics  120 s   50,000 events from topic to topic with the FP16 plan of `bench`
-#     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of `bench` under full load
+#     tests   240 s   tests/gpu but for the next three, and the contract suite on TensorRT
+#     leaks   120 s   tests/gpu/test_tensorrt_leaks.py with few builds; alone on its GPU, whose memory it watches
+#     build   400 s   tests/gpu/test_engine_build.py without `auto`: every precision built, proved and measured
+#     auto    300 s   its `auto`: engine-build for MODEL (freshretailnet-lstm or bakery-transformer) within five minutes
+#     models  480 s   every model in every precision, the engine against its bare plan, CUDA graphs; plans for the next three.
+#                     MODELS (all) is a part of their names, BUILDERS (6) how many plans are built at a time
+#     topics  120 s   50,000 events from topic to topic with the FP16 plan of MODEL (the primary)
+#     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL under full load
 #     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after MOST_S (500) s with what it has
-#     models  480 s   `bench` for all models: every precision
-#     builds  540 s   200 rounds of build, load, close
+#     builds  540 s   200 rounds of build, load, close; alone on its GPU
 #     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
 #
 # INPUTS holds what a machine with data makes beforehand (some 33 MiB):
@@ -22,7 +24,7 @@
 # Needs, by the environment:
 #     PY           Python >= 3.11 with TensorRT, cuda-python and this project's dependencies and pytest, hypothesis (default python3)
 #     JAVA         a Java runtime, and KAFKA_LIBS a folder with Apache Kafka's jars, where nothing can be downloaded
-#     GPU          index of the GPU to use (default 0)
+#     GPU          index of the GPU to use (default 0); with WORK and OUT of their own two of these can run side by side
 #
 # PY needs these wheels beside TensorRT, numpy, onnx, onnxruntime, fastavro, confluent-kafka, prometheus-client and cuda-bindings:
 #     pydantic pydantic-core annotated-types typing-inspection structlog rich markdown-it-py mdurl pygments pytest pluggy iniconfig
@@ -38,6 +40,7 @@ inputs=$(realpath -m "$1") out=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 : "${PY:=python3}" "${GPU:=0}" "${WORK:=${TMPDIR:-/tmp}/forecast-worker-gpu}"
+: "${MODEL:=freshretailnet-lstm}" "${MODELS:=}" "${BUILDERS:=6}"
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU CUDA_MODULE_LOADING=LAZY
 mkdir -p "$WORK"
 failed=0 summary=
@@ -59,7 +62,7 @@ pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o fault
 swaps() { # NAME SECONDS OPTIONS...
     local name=$1 limit_s=$2
     shift 2
-    step "$name" "$limit_s" "$PY" -m bench.swaps_tensorrt --versions "$WORK/version" "$WORK/version-int8" --output "$WORK/$name-tensorrt.json" "$@"
+    step "$name" "$limit_s" "$PY" -m bench.swaps_tensorrt --versions "$WORK/versions/$MODEL-fp16" "$WORK/versions/$MODEL-int8" --output "$WORK/$name-tensorrt.json" "$@"
 }
 
 check() {
@@ -86,11 +89,12 @@ for name in "$@"; do
         step check 25 bash -c check
         step names 60 "${pytest[@]}" tests/contract/test_real_bindings.py tests/unit/test_build_trt*.py
         ;;
-    tests) step tests 240 "${pytest[@]}" -v tests/gpu tests/contract/test_engine.py -k 'tensorrt and not test_building' --deselect tests/gpu/test_engine_build.py ;;
-    build) step build 400 "${pytest[@]}" -v tests/gpu/test_engine_build.py ;;
-    bench) step bench 200 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only freshretailnet-lstm --out "$WORK" ;;
-    models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --out "$WORK" ;;
-    topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/version" --output "$WORK/freshretailnet.json" ;;
+    tests) step tests 240 "${pytest[@]}" -v tests/gpu tests/contract/test_engine.py -k tensorrt --deselect tests/gpu/test_engine_build.py --deselect tests/gpu/test_tensorrt_leaks.py ;;
+    leaks) step leaks 120 "${pytest[@]}" -s tests/gpu/test_tensorrt_leaks.py ;;
+    build) step build 400 "${pytest[@]}" -v tests/gpu/test_engine_build.py -k 'not auto' ;;
+    auto) step auto 320 "${pytest[@]}" -v tests/gpu/test_engine_build.py -k "auto and $MODEL" ;;
+    models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only "$MODELS" --builders "$BUILDERS" --out "$WORK" ;;
+    topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/versions/$MODEL-fp16" --output "$WORK/freshretailnet.json" ;;
     swaps) swaps swaps 290 --count 0 ;;
     broken) swaps broken 540 --swaps 0 --most-s "${MOST_S:-500}" ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
@@ -100,7 +104,7 @@ for name in "$@"; do
         done
         step compare 20 "$PY" -m bench.tensorrt_compare "$WORK"
         ;;
-    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, build, bench, topics, swaps, broken, models, builds or compare" >&2; exit 64 ;;
+    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, leaks, build, auto, models, topics, swaps, broken, builds or compare" >&2; exit 64 ;;
     esac
 done
 printf '\n%s\nsteps that failed: %d\n' "$summary" "$failed"

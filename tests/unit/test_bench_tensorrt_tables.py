@@ -20,6 +20,12 @@ def one_pass(graph: str, ms: float, memory_mib: int) -> dict[str, Any]:
     }
 
 
+def with_fp16(**more: Any) -> dict[str, Any]:
+    found = result()
+    found["passes"][1] |= more
+    return found
+
+
 def result(**more: Any) -> dict[str, Any]:
     passes = [one_pass("m.fp32", 0.4, 2000), one_pass("m.fp16", 0.2, 1000), one_pass("m.int8", 0.3, 500)]
     gpu = {"name": "G", "compute_capability": "9.0"}
@@ -38,7 +44,7 @@ def test_every_plan_has_a_line_and_the_memory_is_compared() -> None:
     [(5000.0, "engine / the plan, which binds"), (990.0, "engine / the copies, which binds")],
 )
 def test_the_engine_is_held_against_what_binds(copies: float, line: str) -> None:
-    lines = tensorrt_lines(result(rates={"engine": 950.0, "bare": 1000.0, "copies": copies}))
+    lines = tensorrt_lines(with_fp16(rates={"engine": 950.0, "bare": 1000.0, "copies": copies}))
     (found,) = [each for each in lines if "binds" in each]
     assert line in found
     assert f"{950.0 / min(1000.0, copies):.2f} (aim >= 0.9: met)" in found
@@ -46,7 +52,8 @@ def test_the_engine_is_held_against_what_binds(copies: float, line: str) -> None
 
 def test_graphs_are_held_against_plain_batches() -> None:
     single = {"plain": {"1": 0.26, "64": 0.30}, "graph": {"1": 0.13, "64": 0.25}}
-    text = "\n".join(tensorrt_lines(result(single_ms=single)))
+    text = "\n".join(tensorrt_lines(with_fp16(single_ms=single)))
+    assert "m.fp16, one batch, submit to result, ms" in text
     assert "2.00 (aim >= 1.3: met)" in text
     assert "1.20 (aim >= 1.3: missed)" in text
 

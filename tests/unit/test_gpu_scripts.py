@@ -38,13 +38,13 @@ def asked(tmp_path: Path) -> list[str]:
 
 
 def test_a_step_that_fails_does_not_stop_the_others(tmp_path: Path, python: Path) -> None:
-    done = run("gpu_session", tmp_path, python, "tests", "bench", "topics", "swaps", "broken", "builds")
+    done = run("gpu_session", tmp_path, python, "tests", "models", "topics", "swaps", "broken", "builds")
     assert done.returncode == 1
     assert len(asked(tmp_path)) == 6
     ends = [line.split()[:3] for line in done.stdout.splitlines() if " exit " in line]
     assert ends == [
         ["tests", "exit", "0"],
-        ["bench", "exit", "0"],
+        ["models", "exit", "0"],
         ["topics", "exit", "3"],
         ["swaps", "exit", "0"],
         ["broken", "exit", "0"],
@@ -64,7 +64,7 @@ def test_a_step_that_is_not_there_is_refused(tmp_path: Path, python: Path, scrip
 
 
 def test_files_of_the_named_tests_and_modules_exist(tmp_path: Path, python: Path) -> None:
-    run("gpu_session", tmp_path, python, "check", "tests", "build", "builds")
+    run("gpu_session", tmp_path, python, "check", "tests", "leaks", "build", "auto", "builds")
     words = {word.partition("::")[0] for line in asked(tmp_path) for word in line.split()}
     files = {word for word in words if word.startswith("tests/")}
     assert files
