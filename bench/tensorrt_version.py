@@ -13,6 +13,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_build.allowances import ALLOWANCES
+from engine_build.prove import Golden, tolerance_of
 from engine_build.trt import Library
 from engine_build.trt_types import BuildRequest
 from schemas.engine_card import CARD_NAME, EngineCard, Plan, Precision, Profile, load_card, sha256_hex, write_card
@@ -69,6 +71,12 @@ def write_version(
     """`model`'s ONNX file and card in `folder`, with the plan, which the card names. Returns the plan's path and entry."""
     (folder / "plans").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model / MODEL_NAME, folder / MODEL_NAME)
+    card = load_card(model / CARD_NAME)
+    golden = Golden(
+        inputs={name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()},
+        outputs=np.asarray(card.golden.outputs, np.float32),
+    )
+    tolerance = tolerance_of(ALLOWANCES[plan.precision], card, golden)
     entry = Plan(
         file=f"plans/{plan.precision}.plan",
         sha256=hashlib.sha256(plan.content).hexdigest(),
@@ -81,12 +89,11 @@ def write_version(
         gpu=gpu.name,
         profiles=(PROFILE,),
         cuda_graph_rows=graph_rows,
-        relative_tolerance=0.05,
-        absolute_tolerance=0.05,
+        relative_tolerance=tolerance.relative,
+        absolute_tolerance=tolerance.absolute,
     )
     path = folder / entry.file
     path.write_bytes(plan.content)
-    card = load_card(model / CARD_NAME)
     card = card.model_copy(update={"plans": (entry,), "profile": PROFILE})
     write_card(card, folder / CARD_NAME)
     return path, entry, card

@@ -26,7 +26,7 @@ steps=${*:-train pytorch}
 : "${TORCH_PY:=python3}" "${GPU:=0}" "${DEVICE:=cuda}" "${TRAIN:=}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU OMP_NUM_THREADS=4 TORCHINDUCTOR_CACHE_DIR=$work/inductor
+export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU OMP_NUM_THREADS=4 TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$work/inductor}
 export TORCHINDUCTOR_COMPILE_THREADS=8 # leave cores to what is measured beside this
 export XDG_CACHE_HOME=$inputs/cache FRESHRETAILNET_PARQUET=$inputs/freshretailnet_daily.parquet PYTHONPATH=$PWD
 if ls "$inputs"/whl/*.whl >/dev/null 2>&1; then
