@@ -1,6 +1,6 @@
 """False alarms and detection of the guard on real data: `python -m bench guard`. Writes bench/results/guard.json.
 
-Every origin of FreshRetailNet that events can be made for (all series; LSTM and TSMixer) and of the bakery chain (all days; LSTM
+Every origin of FreshRetailNet that events can be made for (all series; Transformer, LSTM and TSMixer) and of the bakery chain (all days; LSTM
 and smoother) goes through the worker's own `Guard` at default settings: in the order of the series and shuffled, in large
 batches and small ones. Then the same forecasts, made wrong in known ways: from the start of a worker on, and after a swap from
 a sound version of another kind.
@@ -85,12 +85,15 @@ def through(
 
 
 def fresh_results(every: int, kept: Path) -> dict[str, Any]:
-    """FreshRetailNet-50K: the LSTM that serves, and TSMixer, with which it is swapped."""
+    """FreshRetailNet-50K: the Transformer that serves, its backup the LSTM, and TSMixer, with which that is swapped."""
     models, fresh = ROOT / "models", freshretailnet.load()
-    lstm, tsmixer = (Model.load(models / f"freshretailnet-{name}") for name in ("lstm", "tsmixer"))
+    transformer, lstm, tsmixer = (
+        Model.load(models / f"freshretailnet-{name}") for name in ("transformer", "lstm", "tsmixer")
+    )
     days, found, after_itself, after_swap = fresh.as_of_dates(10**6)[::every], Detections(), Detections(), Detections()
     few = sorted({*days[::8], *days[2:3]})
     data = {
+        "freshretailnet-transformer": through(transformer, fresh, days, None, kept),
         "freshretailnet-lstm": through(lstm, fresh, days, found, kept, after_itself),
         "freshretailnet-tsmixer": through(tsmixer, fresh, few, None, kept),
     }

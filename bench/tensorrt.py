@@ -42,7 +42,7 @@ from worker.tensorrt_load import Device, load_engine
 from worker.tensorrt_runtime import load_library
 
 MODELS: Final = ROOT / "models"
-PRIMARY: Final = "freshretailnet-lstm"
+PRIMARY: Final = "freshretailnet-transformer"
 """The first recipe of demo/training/tasks.py."""
 ENGINE_ROWS: Final = 4096
 ENGINE_BATCHES: Final = 300

@@ -50,5 +50,5 @@ class ReferenceModel:
 
 REFERENCE_MODELS: Final[Mapping[str, ReferenceModel]] = {
     "bakery": ReferenceModel(folder=_MODELS / "bakery-transformer", trained_until=date(2019, 3, 5)),
-    "freshretailnet": ReferenceModel(folder=_MODELS / "freshretailnet-lstm", trained_until=date(2024, 5, 28)),
+    "freshretailnet": ReferenceModel(folder=_MODELS / "freshretailnet-transformer", trained_until=date(2024, 5, 28)),
 }

@@ -88,6 +88,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     site.add_argument("--target", default="", metavar="sm80,sm89", help="GPU types to build for instead of this one")
     site.add_argument("--runtime", choices=("auto", *NAMES), default="auto", help="(auto)")
     site.add_argument("--workspace-mib", type=_positive, help="most scratch memory (the library's own limit)")
+    site.add_argument(
+        "--optimization-level",
+        type=int,
+        choices=range(6),
+        help="0: quick to build, 5: tries the most kernels (the library's own)",
+    )
     site.add_argument("--timing-cache", type=Path, metavar="FOLDER", help="makes later builds on the same GPU faster")
     out = parser.add_argument_group("outcome")
     out.add_argument("--keep-current", action="store_true", help="publish, but let CURRENT be")
@@ -156,6 +162,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
         profiles=((proposal or Proposal(profile=card.profile)).profile,),
         cuda_graph_rows=() if proposal is None else proposal.cuda_graph_rows,
         workspace_bytes=None if arguments.workspace_mib is None else arguments.workspace_mib << 20,
+        optimization_level=arguments.optimization_level,
         timing_cache=None if arguments.timing_cache is None else arguments.timing_cache / f"{site.label}.cache",
         allowances=allowances,
     )

@@ -121,7 +121,7 @@ class BuiltPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
     """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
-    differ, by precision. workspace_bytes, timing_cache: see `BuildRequest`.
+    differ, by precision. workspace_bytes, optimization_level, timing_cache: see `BuildRequest`.
     """
 
     card: EngineCard
@@ -129,6 +129,7 @@ class PlanOrder:
     profiles: tuple[Profile, ...]
     cuda_graph_rows: tuple[int, ...] = ()
     workspace_bytes: int | None = None
+    optimization_level: int | None = None
     timing_cache: Path | None = None
     allowances: Mapping[Precision, Allowance] = field(default_factory=lambda: ALLOWANCES)
 
@@ -147,6 +148,7 @@ def build_plan(
         profiles=order.profiles,
         targets=site.targets,
         workspace_bytes=order.workspace_bytes,
+        optimization_level=order.optimization_level,
         free_bytes=site.gpu.free_bytes if site.gpu is not None and site.on_device else None,
         timing_cache=order.timing_cache,
     )

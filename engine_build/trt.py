@@ -162,6 +162,8 @@ class Library:
         config = builder.create_builder_config()
         if limit is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+        if request.optimization_level is not None:
+            config.builder_optimization_level = request.optimization_level
         bound = self._precision(config, network, request.precision, held=held)
         share_profiles(trt, config)
         self._targets(config, request)

@@ -34,6 +34,7 @@ class BuildRequest:
 
     source: names the graph in messages. graph: ONNX bytes. targets: compute capabilities ("8.0"), empty for the GPU at hand.
     workspace_bytes: most scratch memory that the builder and the plan may use; None leaves it to the library.
+    optimization_level: 0 (quick to build) to 5 (tries the most kernels); None leaves it to the library.
     free_bytes: device memory that is free now, None if there is no device. timing_cache: file that makes builds on the same
     GPU with the same library faster; None does without.
     """
@@ -44,6 +45,7 @@ class BuildRequest:
     profiles: tuple[Profile, ...]
     targets: tuple[str, ...] = ()
     workspace_bytes: int | None = None
+    optimization_level: int | None = None
     free_bytes: int | None = None
     timing_cache: Path | None = None
 
@@ -136,6 +138,8 @@ class Network(Protocol):
 
 class Config(Protocol):
     """How to build."""
+
+    builder_optimization_level: int
 
     def set_flag(self, flag: Any) -> None:  # noqa: ANN401
         """Turn a `BuilderFlag` on."""

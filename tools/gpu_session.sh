@@ -6,7 +6,7 @@
 #     tests   240 s   tests/gpu but for the next three, and the contract suite on TensorRT
 #     leaks   120 s   tests/gpu/test_tensorrt_leaks.py with few builds; alone on its GPU, whose memory it watches
 #     build   400 s   tests/gpu/test_engine_build.py without `auto`: every precision built, proved and measured
-#     auto    300 s   its `auto`: engine-build for MODEL (freshretailnet-lstm or bakery-transformer) within five minutes
+#     auto    300 s   its `auto`: engine-build for MODEL (either data set's primary) within five minutes
 #     models  480 s   every model in every precision, the engine against its bare plan, CUDA graphs; plans for the next three.
 #                     MODELS (all) is a part of their names, BUILDERS (6) how many plans are built at a time
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of MODEL (the primary)
@@ -40,7 +40,7 @@ inputs=$(realpath -m "$1") out=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 : "${PY:=python3}" "${GPU:=0}" "${WORK:=${TMPDIR:-/tmp}/forecast-worker-gpu}"
-: "${MODEL:=freshretailnet-lstm}" "${MODELS:=}" "${BUILDERS:=6}"
+: "${MODEL:=freshretailnet-transformer}" "${MODELS:=}" "${BUILDERS:=6}"
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU CUDA_MODULE_LOADING=LAZY
 mkdir -p "$WORK"
 failed=0 summary=

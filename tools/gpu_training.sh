@@ -59,7 +59,7 @@ for name in $steps; do
     case $name in
     train) step "$name" 420 bash -c 'train freshretailnet' ;;
     train-bakery) step "$name" 420 bash -c 'train bakery' ;;
-    pytorch-primary) step "$name" 150 "$TORCH_PY" -m demo.training timing --only freshretailnet-lstm --out "$out" ;;
+    pytorch-primary) step "$name" 150 "$TORCH_PY" -m demo.training timing --only freshretailnet-transformer --out "$out" ;;
     pytorch) step "$name" 480 "$TORCH_PY" -m demo.training timing --out "$out" ;;
     *) echo "tools/gpu_training.sh: got step '$name', expected train, train-bakery, pytorch or pytorch-primary" >&2; exit 64 ;;
     esac

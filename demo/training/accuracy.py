@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -31,21 +31,27 @@ _COMPARED: Final = 512
 _MUST_BEAT: Final = ("wape_sku_day", "wape_sku_14_days", "pinball")
 
 
-def measure(task: Task, models: Path, baselines: Path, out: Path, *, threads: int = 0) -> None:
+def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, threads: int = 0) -> None:
     """Write `accuracy-<data>.json` to `out` and `card.json` beside each model; print the main lines.
 
     models: folder with `<data>-<name>/model.onnx`. baselines: folder of what `baselines` wrote; what is missing is made now.
+    None: the baselines' numbers stay those that the file in `out` has, as they don't depend on the models.
     """
     data = task.load()
-    write_missing(task, baselines)
+    if baselines is not None:
+        write_missing(task, baselines)
     windows = Windows(data, task.features.inputs, torch.device("cpu"))
     found = {name: models / f"{task.name}-{name}" for name in task.recipes}
     precisions = {
         name: _by_precision(task, data, windows, folder / "model.onnx", threads) for name, folder in found.items()
     }
     start = task.test_start(data)
-    forecasts = {name: each["fp32"] for name, each in precisions.items()} | read_baselines(task, baselines)
+    forecasts = {name: each["fp32"] for name, each in precisions.items()}
+    if baselines is not None:
+        forecasts |= read_baselines(task, baselines)
     reports = {name: report(outcome(task, data, forecast, start)) for name, forecast in forecasts.items()}
+    if baselines is None:
+        reports |= _known_baselines(out / f"accuracy-{task.name}.json")
     content = {
         "data": task.name,
         "series": len(data),
@@ -67,6 +73,12 @@ def measure(task: Task, models: Path, baselines: Path, out: Path, *, threads: in
         card.write(task, name, folder, precisions[name], data, version=VERSION)
     (out / f"accuracy-{task.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print_lines(reports, next(iter(task.recipes)), list(task.recipes))
+
+
+def _known_baselines(path: Path) -> dict[str, Any]:
+    """The reports of an earlier run's baselines."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: each for name, each in content["reports"].items() if name not in content["models"]}
 
 
 def write_missing(task: Task, folder: Path) -> None:

@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_task(command)
     command.add_argument("--models", type=Path, default=MODELS)
-    command.add_argument("--baselines", type=Path, required=True, help="folder of the baselines; missing ones are made")
+    command.add_argument(
+        "--baselines",
+        type=Path,
+        help="folder of the baselines; missing ones are made. Without it their numbers stay those of the file in --out",
+    )
     command.add_argument("--out", type=Path, default=RESULTS)
     command.add_argument("--threads", type=int, default=0, help="of ONNX Runtime; 0: all cores")
     command.set_defaults(run=lambda o: accuracy.measure(TASKS[o.data], o.models, o.baselines, o.out, threads=o.threads))

@@ -26,7 +26,7 @@ from schemas.plan_choice import select_plan
 from tests.helpers.real_gpu import builder, require_gpu
 
 MODELS = Path(__file__).parents[2] / "models"
-PRIMARY = ("freshretailnet-lstm", "bakery-transformer")
+PRIMARY = ("freshretailnet-transformer", "bakery-transformer")
 PROFILE = Profile(min_rows=1, opt_rows=2048, max_rows=8192)
 SHORT = Profile(min_rows=1, opt_rows=64, max_rows=512)
 FIVE_MINUTES_S = 300.0

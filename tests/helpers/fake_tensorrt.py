@@ -100,6 +100,7 @@ class FakeConfig:
     def __init__(self) -> None:
         self.flags: set[str] = {"TF32"}
         self.workspace_bytes: int | None = None
+        self.builder_optimization_level = 3
         self.profiles: list[dict[str, Any]] = []
         self.cache = b""
         self.progress_monitor: Any = None

@@ -116,6 +116,14 @@ def test_a_timing_cache_that_can_not_be_written_is_a_note(tmp_path: Path) -> Non
     assert "can't be written" in note
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_how_hard_the_builder_tries_is_the_librarys_own_unless_it_is_named(generation: Generation) -> None:
+    module, library = fake(generation)
+    library.build(request())
+    library.build(request(optimization_level=0))
+    assert [config.builder_optimization_level for _, config in module.built] == [3, 0]
+
+
 def test_out_of_memory_is_tried_again_with_less_workspace() -> None:
     module, library = fake("8.6.1", OOM)
     built = library.build(request(free_bytes=1 << 30))

@@ -10,7 +10,10 @@ from engine_build.trt import NAMES
 from engine_build.trt_weak import FREE
 
 EVERYWHERE = {
-    "IBuilderConfig": ("set_memory_pool_limit", "set_flag", "clear_flag", "add_optimization_profile"),
+    "IBuilderConfig": (
+        *("set_memory_pool_limit", "set_flag", "clear_flag", "add_optimization_profile"),
+        "builder_optimization_level",
+    ),
     "Builder": ("create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"),
     "OnnxParser": ("parse", "num_errors", "get_error"),
     "ParserError": ("node", "desc", "func"),
