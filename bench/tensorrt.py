@@ -2,7 +2,7 @@
 
 Needs a GPU with TensorRT, and a folder of graphs as `python -m demo.training precisions --out FOLDER` writes it. To
 --out: `timing-tensorrt.json` (one pass, to be put beside PyTorch's), `tensorrt.json` (the rest), and `versions/<model>-<precision>`,
-folders with FP16 and INT8 plans, which `python -m bench freshretailnet` runs a worker on.
+folders with a plan each, which `python -m bench freshretailnet` runs a worker on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.job import ROOT
 from bench.tensorrt_tables import tensorrt_lines
@@ -66,6 +67,7 @@ class Bench:
         with DeviceRunner(self.library, runtime_api(), plan.content, PROFILE) as runner:
             measured = measure(runner, plan.inputs, PROFILE)
             found = runner.run(plan.inputs)
+            alone = runner.run({name: values[:1] for name, values in plan.inputs.items()})
         return {
             "graph": plan.name,
             "build_s": plan.build_s,
@@ -73,7 +75,8 @@ class Bench:
             "ms_by_rows": {str(point.rows): point.median_s * 1e3 for point in measured.points},
             "rows_per_s_by_rows": {str(point.rows): point.rows_per_s for point in measured.points},
             "device_memory_bytes": measured.device_memory_bytes,
-            "difference": float(np.abs(found - plan.reference).sum() / plan.reference.sum()),
+            "difference": _difference(found, plan.reference),
+            "difference_of_one_row": _difference(alone, plan.reference[:1]),
         }
 
     def engine_rates(self, plan: BenchPlan) -> Mapping[str, float]:
@@ -134,6 +137,11 @@ class Bench:
             cuda.destroy_stream(stream)
             cuda.free(device)
             cuda.free_pinned(host)
+
+
+def _difference(found: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Sum of all differences, as a share of the sum of the reference."""
+    return float(np.abs(found - reference).sum() / reference.sum())
 
 
 def _flow(engine: TensorRtEngine, plan: BenchPlan, batches: int) -> float:
@@ -262,9 +270,8 @@ def _build(runtime: RuntimeName, graph: Path) -> BenchPlan:
 def _measure(bench: Bench, plan: BenchPlan, out: Path) -> Mapping[str, object]:
     """What there is to measure of one plan; of FP16 also the engine's rates, and single batches by CUDA graph and enqueued."""
     print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
-    if plan.precision != "fp32":  # first, because workers are measured with them
-        folder = out / "versions" / plan.name.replace(".", "-")
-        write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, GRAPH_ROWS)
+    folder = out / "versions" / plan.name.replace(".", "-")  # first, because workers are measured with them
+    write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, GRAPH_ROWS)
     found = bench.passes(plan)
     if plan.precision == "fp16":
         found = {**found, "rates": bench.engine_rates(plan), "single_ms": bench.single_batches(plan)}

@@ -14,13 +14,14 @@ def pass_lines(result: Result) -> list[str]:
     """One pass of every plan: milliseconds by batch size, memory, and the distance from the reference."""
     rows = list(result["passes"][0]["ms_by_rows"])
     return table(
-        ["one pass, ms", *(f"{int(count):,} rows" for count in rows), "device MiB", "difference"],
+        ["one pass, ms", *(f"{int(count):,} rows" for count in rows), "device MiB", "differs", "one row differs"],
         [
             [
                 each["graph"],
                 *(f"{each['ms_by_rows'][count]:.3f}" for count in rows),
                 f"{each['device_memory_bytes'] / MIB:,.0f}",
                 f"{each['difference']:.2%}",
+                f"{each['difference_of_one_row']:.2%}",
             ]
             for each in result["passes"]
         ],

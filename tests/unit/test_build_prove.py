@@ -136,6 +136,19 @@ def test_a_plan_that_computes_something_else_fails(compute: Callable[[FloatArray
     assert "it isn't published" in str(caught.value)
 
 
+def test_where_only_the_smallest_batches_are_wrong_the_profile_that_helps_is_named() -> None:
+    def wrong_below(rows: int) -> Callable[[FloatArray], FloatArray]:
+        return lambda x: right(x) * np.float32(1.5 if len(x) < rows else 1.0)
+
+    for rows, first in ((2, 2), (3, 3)):
+        with pytest.raises(ProofError, match=rf"from {first} rows on it is right.*--profile {first}:8:64, and"):
+            prove(Computed(wrong_below(rows)), GOLDEN, PROFILE, TOLERANCE)
+    for rows in (64, 65):  # the usual size is wrong, or all are
+        with pytest.raises(ProofError) as caught:
+            prove(Computed(wrong_below(rows)), GOLDEN, PROFILE, TOLERANCE)
+        assert "--profile" not in str(caught.value)
+
+
 def test_rows_that_padding_spoils_fail() -> None:
     def spoiled(x: FloatArray) -> FloatArray:
         values = right(x)
