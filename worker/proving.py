@@ -11,7 +11,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.engine_card import EngineCard, Plan
+from schemas.engine_card import EngineCard
 from worker.deadline import Clock
 from worker.engine import Engine, Slot
 from worker.errors import EngineError
@@ -74,17 +74,12 @@ def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
 
 def sizes(card: EngineCard, engine: Engine) -> list[int]:
     """Batch sizes worth a first run before the first real one: the ends of the profiles, the usual size, CUDA graphs'."""
-    plan = plan_of(card, engine)
+    plan = engine.spec.plan
     profiles = [card.profile] if plan is None else list(plan.profiles)
     wanted = {1, engine.spec.max_rows, *(() if plan is None else plan.cuda_graph_rows)}
     for profile in profiles:
         wanted |= {profile.min_rows, profile.opt_rows, profile.max_rows}
     return sorted(rows for rows in wanted if rows <= engine.spec.max_rows)
-
-
-def plan_of(card: EngineCard, engine: Engine) -> Plan | None:
-    """The plan that the engine runs; None if it runs the ONNX file."""
-    return next((plan for plan in card.plans if plan.sha256 == engine.spec.digest), None)
 
 
 def compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool = False) -> NDArray[np.float32]:
@@ -127,10 +122,8 @@ def _compare(got: NDArray[np.float32], places: NDArray[np.intp], engine: Engine,
     expected = np.asarray(card.golden.outputs, np.float32)[places]
     if got.shape != expected.shape:
         raise ProofError(f"{where}: got shape {got.shape}, expected {expected.shape}")
-    tolerant: Plan | None = plan_of(card, engine)
-    relative = card.golden.relative_tolerance if tolerant is None else tolerant.relative_tolerance
-    absolute = card.golden.absolute_tolerance if tolerant is None else tolerant.absolute_tolerance
-    allowed = absolute + relative * np.abs(expected)
+    tolerant = engine.spec.plan or card.golden
+    allowed = tolerant.absolute_tolerance + tolerant.relative_tolerance * np.abs(expected)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(got - expected) <= allowed)  # NaN is wrong
     if wrong.any():

@@ -5,18 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.engine_card import EngineCard
+from schemas.engine_card import EngineCard, Plan
 from tests.helpers.cards import card_content, plan_content
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine, expected_forecasts
 from worker.engine import Slot, Ticket
 from worker.errors import EngineError, FatalEngineError
-from worker.proving import TIMED_RUNS, ProofError, compute, golden_columns, plan_of, prove, sizes, warm
+from worker.proving import TIMED_RUNS, ProofError, compute, golden_columns, prove, sizes, warm
 
 INPUTS = {"sales": 3, "price": None}
 QUANTILES = (0.1, 0.9)
 GOLDEN = {"sales": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 9.0]], "price": [1.0, 2.0, 3.0]}
-PLAN = "b" * 64
 
 
 def engine(max_rows: int = 8, **options: Any) -> FakeEngine:
@@ -34,8 +33,8 @@ def card(*, wrong_at: tuple[int, int, int] | None = None, by: float = 0.1, **cha
     return EngineCard.model_validate(card_content(golden=golden, profile=profile, **changed))
 
 
-def with_plan(**changed: Any) -> dict[str, Any]:
-    return {"plans": [plan_content(sha256=PLAN, file=f"plans/x-{PLAN[:12]}.plan", **changed)]}
+def plan(**changed: Any) -> Plan:
+    return Plan.model_validate(plan_content(**changed))
 
 
 # -- the golden batch -------------------------------------------------------------------------------------------------
@@ -87,8 +86,8 @@ def test_the_relative_tolerance_is_of_the_expected_number() -> None:
 
 
 def test_a_plans_tolerances_count_for_its_engine_only() -> None:
-    content = card(wrong_at=(0, 0, 0), by=0.1, **with_plan(absolute_tolerance=0.2, relative_tolerance=0.0))
-    prove(engine(digest=PLAN), content)
+    content = card(wrong_at=(0, 0, 0), by=0.1)  # which needn't name the plan yet: it may have been built since it was read
+    prove(engine(plan=plan(absolute_tolerance=0.2, relative_tolerance=0.0)), content)
     with pytest.raises(ProofError):
         prove(engine(), content)
 
@@ -168,17 +167,9 @@ def test_sizes_are_the_profiles_ends_its_usual_size_and_the_batchs_limit() -> No
 
 def test_a_plans_profiles_and_graphs_count_for_its_engine() -> None:
     profiles = [{"min_rows": 1, "opt_rows": 2, "max_rows": 16}, {"min_rows": 17, "opt_rows": 24, "max_rows": 64}]
-    content = card(**with_plan(profiles=profiles, cuda_graph_rows=[8, 48]))
-    assert sizes(content, engine(max_rows=32, digest=PLAN)) == [1, 2, 8, 16, 17, 24, 32]
-    assert sizes(content, engine(max_rows=32)) == [1, 4, 32]
-
-
-def test_the_plan_is_told_by_the_bytes_that_compute() -> None:
-    content = card(**with_plan())
-    found = plan_of(content, engine(digest=PLAN))
-    assert found is not None
-    assert found.sha256 == PLAN
-    assert plan_of(content, engine()) is None
+    planned = engine(max_rows=32, plan=plan(profiles=profiles, cuda_graph_rows=[8, 48]))
+    assert sizes(card(), planned) == [1, 2, 8, 16, 17, 24, 32]
+    assert sizes(card(), engine(max_rows=32)) == [1, 4, 32]
 
 
 def test_every_size_is_run_in_every_slot_and_a_full_batch_some_times() -> None:
