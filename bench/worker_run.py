@@ -55,8 +55,10 @@ def run(job: Job) -> Outcome:
     light_model = compose.load_engine
     tallies = WatchedTallies()
 
-    def load_engine(settings: Settings, features: Schema) -> Engine:
-        return NoopEngine(settings.batching.max_rows) if job.engine == "noop" else light_model(settings, features)
+    def load_engine(settings: Settings, features: Schema, *, live: bool = True) -> Engine:
+        if job.engine == "noop":
+            return NoopEngine(settings.batching.max_rows)
+        return light_model(settings, features, live=live)
 
     settings = job.settings()
     configure_logs(settings.log.level, settings.log.format)

@@ -24,6 +24,7 @@ from worker.loop import Worker
 from worker.pipeline import Probe
 from worker.plan_loading import Model, load_model, load_standby
 from worker.preflight import Cluster, find_model
+from worker.proving import prove, prove_sizes, refused_unless_proved, warm
 from worker.settings_model import Settings
 from worker.source import KafkaSource
 from worker.standby import StandBy
@@ -43,30 +44,43 @@ INIT_REMEDIES: Mapping[int, str] = {
 """Refusals that another start doesn't mend -> what to do."""
 
 
-def load_engine(settings: Settings, features: Schema) -> Engine:
-    """The engine that `engine.model` names, held against its card and the feature schema.
+def load_engine(settings: Settings, features: Schema, *, live: bool = True) -> Engine:
+    """The engine that `engine.model` names, held against its card and the feature schema, proved and warm.
 
-    Raises `ContractError`, or `CardError` if the card is wrong by itself.
+    live: somebody waits for its forecasts, so the card's latency budget counts.
+    Raises `ContractError`, or `CardError` if the card is wrong by itself; `EngineError` if the device can't do it.
     """
-    return _loaded(settings, settings.engine.model, features)
+    return _proved(settings, "engine.model", settings.engine.model, features, live=live)
 
 
-def load_engines(settings: Settings, features: Schema) -> EngineSlot:
+def load_engines(settings: Settings, features: Schema, *, live: bool = True) -> EngineSlot:
     """The serving engine and, if `engine.backup` names one, its backup. Raises as `load_engine` does."""
-    serving = load_engine(settings, features)
-    return EngineSlot(serving, load_backup(settings, features, serving.spec))
+    serving = load_engine(settings, features, live=live)
+    try:
+        return EngineSlot(serving, load_backup(settings, features, serving.spec, live=live))
+    except BaseException:
+        serving.close()
+        raise
 
 
-def _loaded(settings: Settings, path: Path, features: Schema) -> Engine:
+def _proved(settings: Settings, setting: str, path: Path, features: Schema, *, live: bool) -> Engine:
+    """As `loading.Loader` does it, but at the normal priority: nothing is computed beside it yet. What can't count isn't timed."""
     model, card = find_model(path)
-    return load_model(settings, model, card, features)
+    engine = load_model(settings, model, card, features)
+    with refused_unless_proved(engine, setting):
+        prove(engine, card)
+        if live and card.latency_budget_ms is not None:
+            warm(engine, card, time.monotonic)
+        else:
+            prove_sizes(engine, card)
+    return engine
 
 
-def load_backup(settings: Settings, features: Schema, serving: EngineSpec) -> Engine | None:
+def load_backup(settings: Settings, features: Schema, serving: EngineSpec, *, live: bool = True) -> Engine | None:
     """The engine that `engine.backup` names, None if it names none. Raises as `load_engine` does."""
     if settings.engine.backup is None:
         return None
-    backup = _loaded(settings, settings.engine.backup, features)
+    backup = _proved(settings, "engine.backup", settings.engine.backup, features, live=live)
     extra = {f"{name}[{width or 1}]" for name, width in backup.spec.inputs.items() - serving.inputs.items()}
     if extra:
         backup.close()
@@ -97,7 +111,7 @@ def engines_of(settings: Settings, features: Schema, probe: Probe) -> Iterator[E
 def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[Worker]:
     """A worker made from `settings`, ready to `start`. Leaving closes everything it holds.
 
-    What can be wrong is found here, in this order: schemas, model, registry, broker, topics; then `init_transactions`
+    What can be wrong is found here, in this order: schemas, model (which is proved), registry, broker, topics; then `init_transactions`
     fences whoever used this transactional.id before.
     """
     with ExitStack() as cleanup:
@@ -124,13 +138,15 @@ def assembled(settings: Settings, *, probe: Probe = lambda _: None) -> Iterator[
 def standby_of(settings: Settings, contract: Contracts, engines: EngineSlot, cleanup: ExitStack) -> StandBy:
     """The stand-by of engines that need a GPU: their own model in ONNX Runtime, loaded while all is well.
 
-    Each version of a store brings its own. A single model's is loaded here.
+    Each version of a store brings its own. A single model's is loaded and proved here; raises as `load_engine` does.
     """
     only, alone = engines.serving, None
     if not engines.fitted:
         path, card = find_model(settings.engine.model)
         alone = load_standby(settings, Model(path=path, card=card), contract.features, only)
         if alone is not None:
+            with refused_unless_proved(alone, "engine.standby"):
+                prove(alone, card)
             cleanup.callback(alone.close)
     return StandBy(
         lambda engine: alone if engine is only and alone is not None else engines.standby_of(engine),

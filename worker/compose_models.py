@@ -42,7 +42,7 @@ def watched_engines(
 ) -> Iterator[EngineSlot]:
     """The engines of the store that `engine.model` names, and threads that look after its versions. Leaving ends them all.
 
-    features: the feature schema. last_resort: the engine that `engine.backup` names. Raises `ContractError` if no version can
+    features: the feature schema. last_resort: the engine that `engine.backup` names, proved. Raises `ContractError` if no version can
     serve, `StoreError` if the folder can't be read, `UnreachableError` if the fleet's topics aren't there.
     """
     store = settings.engine.model
@@ -60,9 +60,12 @@ def watched_engines(
         loader = _loader(settings, features, probe)
         first = first_version(view, loader, commands(), model, older=settings.models.older_at_start)
         fitted = first.loaded.fitted
-        slot = EngineSlot(
-            fitted.engine, last_resort(fitted.engine.spec), handover=handover, versions=[fitted], probe=probe
-        )
+        try:
+            backup = last_resort(fitted.engine.spec)
+        except BaseException:
+            fitted.close()
+            raise
+        slot = EngineSlot(fitted.engine, backup, handover=handover, versions=[fitted], probe=probe)
         cleanup.callback(slot.close)
         swapper = Swapper(
             policy=_policy(settings, model),

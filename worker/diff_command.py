@@ -22,6 +22,7 @@ from worker.framed_reader import FramedReader
 from worker.framing import Refusal
 from worker.onnx_engine import OnnxEngine
 from worker.preflight import find_model
+from worker.proving import prove, prove_sizes, refused_unless_proved
 from worker.settings_model import Settings
 from worker.tool_parts import reader_of, reading
 
@@ -84,6 +85,9 @@ def _recomputed(
     model, card = _model(settings, arguments.model)
     rows = min(_BATCH_ROWS, card.profile.max_rows)
     engine = OnnxEngine.load(model, card, contract.features, slots=1, max_rows=rows, threads=settings.engine.threads)
+    with refused_unless_proved(engine, "--model"):
+        prove(engine, card)
+        prove_sizes(engine, card)
     dates = EventDates(contract.features)
     try:
         decoder = Decoder(

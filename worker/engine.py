@@ -16,6 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.engine_card import Plan
+
 Columns = Mapping[str, NDArray[np.float32]]
 """Input name -> float32[max_rows, width] (an Avro array of numbers) or float32[max_rows] (an Avro number)."""
 
@@ -26,7 +28,8 @@ class EngineSpec:
 
     inputs: name -> values per row; None for a scalar. Raw units in and out, dtype float32.
     horizon: days ahead. quantiles: levels, ascending, in (0, 1). Output: float32[rows, horizon, len(quantiles)].
-    max_rows: the largest batch. digest: sha256 (hex) of the bytes that compute.
+    max_rows: the largest batch. digest: sha256 (hex) of the bytes that compute; plan: what the card says of them, None if
+    they are the ONNX file.
     """
 
     inputs: Mapping[str, int | None]
@@ -37,6 +40,7 @@ class EngineSpec:
     version: str
     precision: str
     digest: str
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,20 +1,23 @@
 """Proof that an engine computes what its card promises, before it may serve: golden batch, every size, time.
 
 Blocks, and runs on the thread that owns the engine. Nothing here is published.
+
+`loading.py` proves the versions of a store and refuses them one by one. Engines that nothing takes the place of (of a single
+model, `engine.backup`, a replay, `diff`) are proved within `refused_unless_proved`, where they are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.engine_card import EngineCard, Plan
+from schemas.engine_card import EngineCard
 from worker.deadline import Clock
-from worker.engine import Engine, Slot
-from worker.errors import EngineError
+from worker.engine import Engine, EngineSpec, Slot
+from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 
 TIMED_RUNS = 3
 """A full batch is timed so often, and the shortest counts: the others may have waited for a busy processor."""
@@ -32,6 +35,31 @@ class ProofError(Exception):
     """An engine doesn't do what its card says. The message says where, got and expected."""
 
 
+class TooSlowError(ProofError):
+    """Its numbers are right, but they come later than the card promises."""
+
+
+@contextmanager
+def refused_unless_proved(engine: Engine, setting: str) -> Iterator[None]:
+    """Goes around the proof of `engine`: if that fails, the command ends. setting: what named the model.
+
+    Raises `ContractError`, with a remedy, if the engine doesn't do what its card says, or can't compute it. Whatever else comes
+    goes on up; `OutOfDeviceMemoryError` and `FatalEngineError` do, too, as they say nothing of the model. Then the engine is closed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        engine.close()
+        others_fault = isinstance(error, OutOfDeviceMemoryError | FatalEngineError)
+        if others_fault or not isinstance(error, ProofError | EngineError):
+            raise
+        spec = engine.spec
+        runs = "its ONNX file" if spec.plan is None else spec.plan.file
+        raise ContractError(
+            f"{setting}: {spec.model} {spec.version}, {runs}, doesn't do what its card says: {error}; {_remedy(spec, error)}"
+        ) from error
+
+
 def golden_columns(card: EngineCard) -> dict[str, NDArray[np.float32]]:
     """The golden batch's inputs: name -> float32[rows] or float32[rows, n]."""
     return {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
@@ -47,25 +75,34 @@ def prove(engine: Engine, card: EngineCard) -> None:
         _compare(compute(engine, part, last - first), np.arange(first, last), engine, card, "golden batch")
 
 
-def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
-    """Run every size that will be used, in every slot, with golden rows; returns the seconds of a full batch.
+def prove_sizes(engine: Engine, card: EngineCard) -> None:
+    """Run every size that will be used with golden rows; so the first real batches find the engine warm, too.
 
-    Raises `ProofError` if a row depends on its neighbours, or a full batch takes longer than the card's budget.
+    A plan runs them in every slot, as each has contexts and graphs of its own. The ONNX file has one session for all slots.
+    Raises `ProofError` if one is wrong or a row depends on its neighbours; `EngineError` if it fails.
     """
-    columns = golden_columns(card)
-    golden_rows = len(card.golden.outputs)
     for rows in sizes(card, engine):
-        places = np.arange(rows) % golden_rows
-        tiled = {name: column[places] for name, column in columns.items()}
-        _compare(compute(engine, tiled, rows, every_slot=True), places, engine, card, f"batch of {rows} rows")
-    places = np.arange(engine.spec.max_rows) % golden_rows
-    full = {name: column[places] for name, column in columns.items()}
+        tiled, places = _tiled(card, rows)
+        for values in _compute(engine, tiled, rows, every_slot=engine.spec.plan is not None):
+            _compare(values, places, engine, card, f"batch of {rows} rows")
+
+
+def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
+    """`prove_sizes`, and the seconds of a full batch.
+
+    Raises as that does, and `TooSlowError` if a full batch takes longer than the card's budget. Every engine of a live worker is
+    held to it, also a single model's, after which there is nothing else to start with: what a card promises doesn't depend on how
+    the model is named, and a store's first version is refused for its time, too, which stops the start if no older one may
+    serve. That a processor is busy is what the best of many runs is for.
+    """
+    prove_sizes(engine, card)
+    full, _ = _tiled(card, engine.spec.max_rows)
     budget_ms = float("inf") if card.latency_budget_ms is None else card.latency_budget_ms
     best_s, runs = float("inf"), 0
     while runs < TIMED_RUNS or (runs < TIMED_RUNS_AT_MOST and budget_ms < best_s * 1000 < FAR_OVER * budget_ms):
         best_s, runs = min(best_s, _timed(engine, full, clock)), runs + 1
     if best_s * 1000 > budget_ms:
-        raise ProofError(
+        raise TooSlowError(
             f"latency: {engine.spec.max_rows} rows took {best_s * 1000:.1f} ms (the best of {runs}), "
             f"the card's budget is {budget_ms:g} ms"
         )
@@ -74,7 +111,7 @@ def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
 
 def sizes(card: EngineCard, engine: Engine) -> list[int]:
     """Batch sizes worth a first run before the first real one: the ends of the profiles, the usual size, CUDA graphs'."""
-    plan = plan_of(card, engine)
+    plan = engine.spec.plan
     profiles = [card.profile] if plan is None else list(plan.profiles)
     wanted = {1, engine.spec.max_rows, *(() if plan is None else plan.cuda_graph_rows)}
     for profile in profiles:
@@ -82,16 +119,16 @@ def sizes(card: EngineCard, engine: Engine) -> list[int]:
     return sorted(rows for rows in wanted if rows <= engine.spec.max_rows)
 
 
-def plan_of(card: EngineCard, engine: Engine) -> Plan | None:
-    """The plan that the engine runs; None if it runs the ONNX file."""
-    return next((plan for plan in card.plans if plan.sha256 == engine.spec.digest), None)
-
-
-def compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool = False) -> NDArray[np.float32]:
-    """float32[rows, horizon, quantiles] of `columns`, a copy. every_slot: run it in each free slot; the last one's result.
+def compute(engine: Engine, columns: Columns, rows: int) -> NDArray[np.float32]:
+    """float32[rows, horizon, quantiles] of `columns`, a copy.
 
     Raises `EngineError`; the engine's slots are all free again afterwards.
     """
+    (values,) = _compute(engine, columns, rows, every_slot=False)
+    return values
+
+
+def _compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool) -> list[NDArray[np.float32]]:
     slots = []
     while (slot := engine.acquire()) is not None:
         slots.append(slot)
@@ -100,7 +137,7 @@ def compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool = F
     if not slots:
         raise EngineError("no slot is free")
     try:
-        return [_computed(engine, slot, columns, rows) for slot in slots][-1]
+        return [_computed(engine, slot, columns, rows) for slot in slots]
     finally:
         for slot in slots:
             with suppress(ValueError):  # a batch that didn't come back keeps its slot; the engine goes as a whole
@@ -116,6 +153,20 @@ def _computed(engine: Engine, slot: Slot, columns: Columns, rows: int) -> NDArra
     return np.array(engine.collect(ticket).values, np.float32)
 
 
+def _tiled(card: EngineCard, rows: int) -> tuple[Columns, NDArray[np.intp]]:
+    """A batch of golden rows, over and over, and which of them each row is."""
+    places = np.arange(rows) % len(card.golden.outputs)
+    return {name: column[places] for name, column in golden_columns(card).items()}, places
+
+
+def _remedy(spec: EngineSpec, error: BaseException) -> str:
+    if isinstance(error, TooSlowError):
+        return "lower batching.max_rows, use a faster machine, or publish the model with another latency_budget_ms"
+    if spec.plan is not None:
+        return 'build the plan anew with `engine-build build`, or set engine.runtime to "onnx"'
+    return "publish the model anew, together with its card"
+
+
 def _timed(engine: Engine, columns: Columns, clock: Clock) -> float:
     began_s = clock()
     compute(engine, columns, engine.spec.max_rows)
@@ -127,10 +178,8 @@ def _compare(got: NDArray[np.float32], places: NDArray[np.intp], engine: Engine,
     expected = np.asarray(card.golden.outputs, np.float32)[places]
     if got.shape != expected.shape:
         raise ProofError(f"{where}: got shape {got.shape}, expected {expected.shape}")
-    tolerant: Plan | None = plan_of(card, engine)
-    relative = card.golden.relative_tolerance if tolerant is None else tolerant.relative_tolerance
-    absolute = card.golden.absolute_tolerance if tolerant is None else tolerant.absolute_tolerance
-    allowed = absolute + relative * np.abs(expected)
+    tolerant = engine.spec.plan or card.golden
+    allowed = tolerant.absolute_tolerance + tolerant.relative_tolerance * np.abs(expected)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(got - expected) <= allowed)  # NaN is wrong
     if wrong.any():

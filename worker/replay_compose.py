@@ -65,7 +65,7 @@ def assembled_part(settings: Settings, plan: Plan, number: int, *, probe: Probe 
     with ExitStack() as cleanup:
         contract = contracts(own)
         cleanup.callback(contract.close)
-        loaded = load_engines(own, contract.features)
+        loaded = load_engines(own, contract.features, live=False)
         engines = OneModel(loaded.serving, loaded.backup)
         cleanup.callback(engines.close)
         standby = standby_of(own, contract, engines, cleanup)

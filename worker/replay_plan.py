@@ -120,7 +120,8 @@ class Planner:
             )
         plan = self._going_on(entries) if entries else self._new(partitions)
         settings = replay_settings(self._settings, self._request, plan.model, "check")
-        load_engines(settings, load_schema(settings.wire.features, "sku_features")).close()  # the backup, too
+        features = load_schema(settings.wire.features, "sku_features")
+        load_engines(settings, features, live=False).close()  # the backup, too
         self._check_targets(plan)
         return plan
 

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -259,7 +259,7 @@ def _spec(
 ) -> EngineSpec:
     tensors = loaded.tensors
     try:
-        return spec_of(
+        spec = spec_of(
             tensors.inputs,
             tensors.outputs,
             card,
@@ -270,6 +270,7 @@ def _spec(
         )
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
+    return replace(spec, plan=plan)
 
 
 def _shapes(path: Path, loaded: LoadedPlan, plan: Plan, max_rows: int) -> BatchShapes:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.engine_card import Plan
 from worker.engine import Columns, EngineSpec, Forecasts, Slot, Ticket
 from worker.errors import EngineError
 
@@ -57,6 +58,7 @@ class FakeEngine:
         ready_after_waits: int | None = None,
         digest: str = "fa" * 32,
         version: str = "1",
+        plan: Plan | None = None,
     ) -> None:
         self._spec = EngineSpec(
             inputs=dict(inputs),
@@ -67,6 +69,7 @@ class FakeEngine:
             version=version,
             precision="fp32",
             digest=digest,
+            plan=plan,
         )
         self._asynchronous = asynchronous
         self._ready_after_waits = ready_after_waits

@@ -53,11 +53,12 @@ def tiny_graph(
     nan_below: float | None = None,
     fails_above: int | None = None,
     drift: float = 1.0,
+    wrong_alone: bool = False,
 ) -> onnx.ModelProto:
     """drift * (|sum of the inputs' means| + day + quantile).
 
     nan_below: NaN for rows whose sum is below that. fails_above: batches with a row whose sum is above that fail in the
-    runtime (an index beyond the end of a table).
+    runtime (an index beyond the end of a table). wrong_alone: a batch of one row comes out 1 too high.
     """
     nodes, means = [], []
     for name, width in inputs.items():
@@ -82,6 +83,14 @@ def tiny_graph(
             helper.make_node("Add", [total, "zero"], ["checked"]),
         ]
         total = "checked"
+    if wrong_alone:
+        nodes += [
+            helper.make_node("Shape", [total], ["shape"], end=1),
+            helper.make_node("Equal", ["shape", "axis_1"], ["is_alone"]),
+            helper.make_node("Cast", ["is_alone"], ["one_if_alone"], to=TensorProto.FLOAT),
+            helper.make_node("Add", [total, "one_if_alone"], ["right_among_others"]),
+        ]
+        total = "right_among_others"
     nodes += [
         helper.make_node("Abs", [total], ["size"]),
         helper.make_node("Unsqueeze", ["size", "axis_1"], ["cube"]),
@@ -122,6 +131,7 @@ def tiny_model(
     nan_below: float | None = None,
     fails_above: int | None = None,
     drift: float = 1.0,
+    wrong_alone: bool = False,
     version: str = "1",
 ) -> Path:
     """Write model.onnx and card.json into `folder`, and return it.
@@ -131,7 +141,13 @@ def tiny_model(
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
     graph = tiny_graph(
-        inputs, horizon=horizon, quantiles=quantiles, nan_below=nan_below, fails_above=fails_above, drift=drift
+        inputs,
+        horizon=horizon,
+        quantiles=quantiles,
+        nan_below=nan_below,
+        fails_above=fails_above,
+        drift=drift,
+        wrong_alone=wrong_alone,
     )
     model.write_bytes(graph.SerializeToString())
     columns = {

@@ -87,7 +87,7 @@ class Logger:
 class FakeTensorRt:
     """The module. `modern`: as from 10 on. `refuse`: the number of the fallible call that is refused; `calls`: their names.
 
-    `executed`: the inputs of every run, as the GPU saw them.
+    `executed`: the inputs of every run, as the GPU saw them. `wrong_alone`: a batch of one row comes out wrong.
     """
 
     TensorIOMode = IOMode
@@ -98,6 +98,7 @@ class FakeTensorRt:
         self.cuda = cuda
         self.refuse: int | None = None
         self.capturable = True
+        self.wrong_alone = False
         self.calls: list[str] = []
         self.executed: list[dict[str, Any]] = []
         self.shapes_set = 0
@@ -293,6 +294,8 @@ class FakeContext:
             }
             module.executed.append(columns)
             values = expected_forecasts(columns, rows, horizon=content["horizon"], quantiles=content["quantiles"])
+            if module.wrong_alone and rows == 1:
+                values += 1.0
             module.cuda.floats(addresses["forecast"], values.size)[:] = values.ravel()
 
         return run

@@ -212,6 +212,7 @@ def test_a_plan_is_built_and_then_loaded(place: Place) -> None:
     with structlog.testing.capture_logs() as logs:
         engine = place.load("engine.on_missing_plan=build")
     assert isinstance(engine, TensorRtEngine)
+    assert engine.spec.plan == place.built  # so that it is proved by what was said of it, not by a card from before
     model = place.version.folder / "model.onnx"
     models = place.version.folder.parents[1]
     assert place.commands == [

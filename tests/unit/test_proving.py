@@ -5,18 +5,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.engine_card import EngineCard
+from schemas.engine_card import EngineCard, Plan
 from tests.helpers.cards import card_content, plan_content
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine, expected_forecasts
 from worker.engine import Slot, Ticket
-from worker.errors import EngineError, FatalEngineError
-from worker.proving import TIMED_RUNS, ProofError, compute, golden_columns, plan_of, prove, sizes, warm
+from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
+from worker.proving import (
+    TIMED_RUNS,
+    ProofError,
+    TooSlowError,
+    compute,
+    golden_columns,
+    prove,
+    prove_sizes,
+    refused_unless_proved,
+    sizes,
+    warm,
+)
 
 INPUTS = {"sales": 3, "price": None}
 QUANTILES = (0.1, 0.9)
+PROFILES = [{"min_rows": 1, "opt_rows": 4, "max_rows": 8}]
 GOLDEN = {"sales": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 9.0]], "price": [1.0, 2.0, 3.0]}
-PLAN = "b" * 64
 
 
 def engine(max_rows: int = 8, **options: Any) -> FakeEngine:
@@ -34,8 +45,8 @@ def card(*, wrong_at: tuple[int, int, int] | None = None, by: float = 0.1, **cha
     return EngineCard.model_validate(card_content(golden=golden, profile=profile, **changed))
 
 
-def with_plan(**changed: Any) -> dict[str, Any]:
-    return {"plans": [plan_content(sha256=PLAN, file=f"plans/x-{PLAN[:12]}.plan", **changed)]}
+def plan(**changed: Any) -> Plan:
+    return Plan.model_validate(plan_content(**changed))
 
 
 # -- the golden batch -------------------------------------------------------------------------------------------------
@@ -87,8 +98,10 @@ def test_the_relative_tolerance_is_of_the_expected_number() -> None:
 
 
 def test_a_plans_tolerances_count_for_its_engine_only() -> None:
-    content = card(wrong_at=(0, 0, 0), by=0.1, **with_plan(absolute_tolerance=0.2, relative_tolerance=0.0))
-    prove(engine(digest=PLAN), content)
+    content = card(
+        wrong_at=(0, 0, 0), by=0.1
+    )  # which needn't name the plan yet: it may have been built since it was read
+    prove(engine(plan=plan(absolute_tolerance=0.2, relative_tolerance=0.0)), content)
     with pytest.raises(ProofError):
         prove(engine(), content)
 
@@ -122,11 +135,10 @@ def test_a_result_is_a_copy_that_outlives_its_slot() -> None:
     np.testing.assert_array_equal(first, before)
 
 
-@pytest.mark.parametrize(("every_slot", "runs"), [(False, 1), (True, 4)])
-def test_every_slot_is_used_if_asked_for(every_slot: bool, runs: int) -> None:  # noqa: FBT001 - a table
+def test_one_slot_is_used_and_given_back() -> None:
     used = engine(slots=4)
-    compute(used, golden_columns(card()), 3, every_slot=every_slot)
-    assert (len(used.submitted_rows), used.free) == (runs, 4)
+    compute(used, golden_columns(card()), 3)
+    assert (len(used.submitted_rows), used.free) == (1, 4)
 
 
 def test_without_a_free_slot_it_is_an_error() -> None:
@@ -139,10 +151,10 @@ def test_without_a_free_slot_it_is_an_error() -> None:
 @pytest.mark.parametrize("where", ["fail_submit", "fail_collect"])
 @pytest.mark.parametrize("error", [EngineError("broken"), FatalEngineError("lost")])
 def test_a_batch_that_fails_leaves_every_slot_free(where: str, error: EngineError) -> None:
-    used = engine(slots=2)
+    used = engine(slots=2, plan=plan())
     setattr(used, where, [None, error])
     with pytest.raises(type(error), match=str(error)):
-        compute(used, golden_columns(card()), 3, every_slot=True)
+        prove_sizes(used, card())
     assert used.free == 2
 
 
@@ -168,24 +180,37 @@ def test_sizes_are_the_profiles_ends_its_usual_size_and_the_batchs_limit() -> No
 
 def test_a_plans_profiles_and_graphs_count_for_its_engine() -> None:
     profiles = [{"min_rows": 1, "opt_rows": 2, "max_rows": 16}, {"min_rows": 17, "opt_rows": 24, "max_rows": 64}]
-    content = card(**with_plan(profiles=profiles, cuda_graph_rows=[8, 48]))
-    assert sizes(content, engine(max_rows=32, digest=PLAN)) == [1, 2, 8, 16, 17, 24, 32]
-    assert sizes(content, engine(max_rows=32)) == [1, 4, 32]
+    planned = engine(max_rows=32, plan=plan(profiles=profiles, cuda_graph_rows=[8, 48]))
+    assert sizes(card(), planned) == [1, 2, 8, 16, 17, 24, 32]
+    assert sizes(card(), engine(max_rows=32)) == [1, 4, 32]
 
 
-def test_the_plan_is_told_by_the_bytes_that_compute() -> None:
-    content = card(**with_plan())
-    found = plan_of(content, engine(digest=PLAN))
-    assert found is not None
-    assert found.sha256 == PLAN
-    assert plan_of(content, engine()) is None
-
-
-def test_every_size_is_run_in_every_slot_and_a_full_batch_some_times() -> None:
-    used = engine(max_rows=8, slots=3)
+@pytest.mark.parametrize(("runs", "times"), [(None, 1), (plan(profiles=PROFILES, cuda_graph_rows=[]), 3)])
+def test_every_size_is_run_in_every_slot_of_a_plan_and_a_full_batch_some_times(runs: Plan | None, times: int) -> None:
+    used = engine(max_rows=8, slots=3, plan=runs)
     warm(used, card(), ManualClock())
-    assert used.submitted_rows == [rows for rows in (1, 4, 8) for _ in range(3)] + [8] * TIMED_RUNS
+    assert used.submitted_rows == [rows for rows in (1, 4, 8) for _ in range(times)] + [8] * TIMED_RUNS
     assert used.free == 3
+
+
+class WrongIn(FakeEngine):
+    """The slot with this index gives one row alone wrong."""
+
+    def __init__(self, index: int, **options: Any) -> None:
+        super().__init__(INPUTS, horizon=2, quantiles=QUANTILES, slots=3, **options)
+        self._index = index
+
+    def collect(self, ticket: Ticket) -> Any:
+        found = super().collect(ticket)
+        if (ticket.rows, ticket.slot.index) == (1, self._index):
+            found.values[:] += 1.0
+        return found
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_what_one_slot_of_a_plan_gets_wrong_is_found(index: int) -> None:
+    with pytest.raises(ProofError, match="batch of 1 rows: row 0"):
+        prove_sizes(WrongIn(index, plan=plan()), card())
 
 
 class Slow(FakeEngine):
@@ -210,7 +235,7 @@ def test_the_shortest_time_of_a_full_batch_counts() -> None:
 def test_too_slow_for_the_cards_budget_is_told_with_both_figures() -> None:
     clock = ManualClock()
     with pytest.raises(
-        ProofError, match=r"latency: 8 rows took 30\.0 ms \(the best of 24\), the card's budget is 20 ms"
+        TooSlowError, match=r"latency: 8 rows took 30\.0 ms \(the best of 24\), the card's budget is 20 ms"
     ):
         warm(Slow(clock, *(0.05,) * 23, 0.03), card(latency_budget_ms=20.0), clock)
 
@@ -235,3 +260,52 @@ def test_a_row_that_depends_on_its_neighbours_is_told_with_the_size() -> None:
     prove(mixing, card())
     with pytest.raises(ProofError, match="batch of 4 rows: row 3, day 0, quantile 0: got"):
         warm(mixing, card(), ManualClock())
+
+
+# -- an engine that nothing takes the place of ------------------------------------------------------------------------
+
+
+def test_what_is_proved_stays_open() -> None:
+    sound = engine()
+    with refused_unless_proved(sound, "engine.model"):
+        prove(sound, card())
+    assert not sound.closed
+
+
+@pytest.mark.parametrize(
+    ("error", "runs", "remedy"),
+    [
+        (
+            ProofError("got 1, expected 2"),
+            plan(),
+            'build the plan anew with `engine-build build`, or set engine.runtime to "onnx"',
+        ),
+        (ProofError("got 1, expected 2"), None, "publish the model anew, together with its card"),
+        (EngineError("no kernel"), None, "publish the model anew, together with its card"),
+        (
+            TooSlowError("30 ms, expected 20 ms"),
+            plan(),
+            "lower batching.max_rows, use a faster machine, or publish the model with another latency_budget_ms",
+        ),
+    ],
+)
+def test_what_is_not_proved_is_closed_and_refused_with_a_remedy(
+    error: Exception, runs: Plan | None, remedy: str
+) -> None:
+    wrong = engine(plan=runs)
+    with pytest.raises(ContractError) as raised, refused_unless_proved(wrong, "engine.backup"):
+        raise error
+    what = "its ONNX file" if runs is None else runs.file
+    assert str(raised.value) == f"engine.backup: fake 1, {what}, doesn't do what its card says: {error}; {remedy}"
+    assert (raised.value.exit_code, raised.value.__cause__, wrong.closed) == (2, error, True)
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfDeviceMemoryError("full"), FatalEngineError("lost"), SystemExit(1), ValueError()]
+)
+def test_what_says_nothing_of_the_model_goes_on_up_and_the_engine_is_closed(error: BaseException) -> None:
+    used = engine()
+    with pytest.raises(type(error)) as raised, refused_unless_proved(used, "engine.model"):
+        raise error
+    assert raised.value is error
+    assert used.closed

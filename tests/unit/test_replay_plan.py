@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from confluent_kafka import KafkaError
 from tests.helpers.clock import ManualClock
 from tests.helpers.models import INPUTS, tiny_model
 from tests.helpers.questions import Answers, Asked, place, refused
+from tests.helpers.store import with_card
 from tests.unit.test_replay_request import NOW_MS, given, settings
-from worker import replay_plan
+from worker import replay_compose, replay_plan
 from worker.errors import ConfigurationError, ContractError, UnreachableError
+from worker.replay_compose import assembled_part
 from worker.replay_plan import Entry, Planner, read_book
 from worker.replay_request import request_from
 from worker.replay_span import Edges
@@ -65,6 +68,40 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_written(
     made = planner(local(model, f"engine.backup={backup}"))
     with pytest.raises(ContractError, match=r"engine\.backup: .* its inputs must be among the model's"):
         made.plan()
+    assert not entries
+
+
+@pytest.mark.parametrize("wrong", ["model", "backup"])
+def test_an_engine_that_gets_one_row_alone_wrong_is_refused_before_anything_is_written(
+    entries: dict[int, Entry], tmp_path: Path, wrong: str
+) -> None:
+    paths = {name: tiny_model(tmp_path / name, wrong_alone=name == wrong) for name in ("model", "backup")}
+    made = planner(local(paths["model"], f"engine.backup={paths['backup']}"))
+    with pytest.raises(
+        ContractError, match=rf"engine\.{wrong}: tiny 1, its ONNX file, .*: batch of 1 rows: row 0, day 0"
+    ):
+        made.plan()
+    assert not entries
+
+
+def test_so_it_is_by_each_process_of_the_replay(
+    entries: dict[int, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = local(tiny_model(tmp_path / "model"))
+    plan = replace(planner(own).plan(), model=tiny_model(tmp_path / "replaced", wrong_alone=True))
+    monkeypatch.setattr(replay_compose, "Cluster", lambda *_: pytest.fail("the broker was asked"))
+    with (
+        pytest.raises(ContractError, match=r"engine\.model: tiny 1, its ONNX file, .*: batch of 1 rows: row 0, day 0"),
+        assembled_part(own, plan, 0),
+    ):
+        pass
+    assert not entries
+
+
+def test_nobody_waits_for_a_replay_so_its_engine_may_be_slow(entries: dict[int, Entry], tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    with_card(latency_budget_ms=1e-6)(model)
+    assert not planner(local(model)).plan().resumed
     assert not entries
 
 
