@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from engine_build.allowances import ALLOWANCES
 from engine_build.prove import Golden, tolerance_of
+from engine_build.traffic import LEAST_ROWS
 from engine_build.trt import Library
 from engine_build.trt_types import BuildRequest
 from schemas.engine_card import CARD_NAME, EngineCard, Plan, Precision, Profile, load_card, sha256_hex, write_card
 from schemas.model_store import MODEL_NAME
 from schemas.plan_choice import Gpu
 
-PROFILE = Profile(min_rows=1, opt_rows=2048, max_rows=8192)
+PROFILE = Profile(min_rows=LEAST_ROWS, opt_rows=2048, max_rows=8192)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from engine_build.release import Outcome, make_release, require_published
 from engine_build.report import render
 from engine_build.store_commands import show_plans
 from engine_build.topic_rows import calibration_from_topic
-from engine_build.traffic import Proposal, parse_profile
+from engine_build.traffic import parse_profile, profile_of
 from engine_build.trt import NAMES, Library, load_library
 from schemas.card_signature import load_private_key
 from schemas.engine_card import EngineCard
@@ -159,7 +159,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
     order = PlanOrder(
         card=card,
         golden=golden,
-        profiles=((proposal or Proposal(profile=card.profile)).profile,),
+        profiles=(profile_of(card.profile) if proposal is None else proposal.profile,),
         cuda_graph_rows=() if proposal is None else proposal.cuda_graph_rows,
         workspace_bytes=None if arguments.workspace_mib is None else arguments.workspace_mib << 20,
         optimization_level=arguments.optimization_level,

@@ -10,7 +10,7 @@ PROGRAM = "engine-build"
 
 _EPILOG = """\
 examples:
-  engine-build build --onnx models/bakery-transformer/model.onnx --profile 1:512:8192 \\
+  engine-build build --onnx models/bakery-transformer/model.onnx --profile 2:512:8192 \\
       --calibration events.parquet --out /models                     on the GPU that will serve
   engine-build build --onnx model.onnx --target sm80,sm89 --out /models   without a GPU, by TensorRT-RTX
   engine-build profile --prometheus metrics.txt                     a value for --profile

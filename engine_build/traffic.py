@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from engine_build.errors import TrafficError
 from schemas.engine_card import Profile
 
+LEAST_ROWS: Final = 2
+"""The smallest batch of a profile that nobody named; workers pad a single row. At one row, TensorRT 10.6 computed wrong numbers on an
+H200, others each time, in the LSTM at every precision and in the Transformer in INT8; at two and more none
+(bench/results/one-row-h200.json)."""
+
 LARGEST_GRAPH_ROWS: Final = 512
 """Above this a launch costs little beside the work, so a CUDA graph gains nothing worth its memory."""
 
@@ -62,7 +67,7 @@ def sizes_of(rows: Sequence[int] | NDArray[np.int64]) -> Sizes:
 def parse_profile(text: str) -> Proposal:
     """The proposal that prints as `text`: `MIN:OPT:MAX`, with `@` and sizes for CUDA graphs behind it. Raises `TrafficError`."""
     match = _TEXT.fullmatch(text.strip())
-    expected = "MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, as in 1:512:8192 or 1:512:8192@1,64,512"
+    expected = "MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, as in 2:512:8192 or 2:512:8192@2,64,512"
     if match is None:
         raise TrafficError("profile", [f"got {text!r}, expected {expected}"])
     least, usual, most = (int(match[place]) for place in (1, 2, 3))
@@ -72,6 +77,12 @@ def parse_profile(text: str) -> Proposal:
     if list(graphs) != sorted(set(graphs)) or any(not least <= rows <= most for rows in graphs):
         raise TrafficError("profile", [f"got {text!r}, expected sizes behind @ ascending and within {least} to {most}"])
     return Proposal(profile=Profile(min_rows=least, opt_rows=usual, max_rows=most), cuda_graph_rows=graphs)
+
+
+def profile_of(card: Profile) -> Profile:
+    """The profile to build for a model whose card says `card`: the same, but from `LEAST_ROWS` rows on."""
+    usual, most = card.opt_rows, card.max_rows
+    return Profile(min_rows=max(card.min_rows, min(LEAST_ROWS, usual)), opt_rows=usual, max_rows=most)
 
 
 def propose(
@@ -86,7 +97,7 @@ def propose(
     """A profile for traffic of `demand` rows per commit window, in batches of sizes `batches` (None: as the demand).
 
     max: the demand's `quantile` and `headroom` more, rounded up, within memory (bytes there are, bytes a row takes). opt: half
-    of all rows come in batches up to it. CUDA graphs: powers of two up to 512 to which `graph_share` of the batches of
+    of all rows come in batches up to it. min: `LEAST_ROWS`, as far as the others allow. CUDA graphs: powers of two up to 512 to which `graph_share` of the batches of
     that size are padded. Raises `TrafficError` if memory doesn't suffice for a row.
     """
     sizes = batches or demand
@@ -102,13 +113,12 @@ def propose(
         if bound < most:
             notes.append(f"max: bounded by memory to {bound:,} rows ({memory[0]:,} bytes, {memory[1]:,} a row)")
             most = bound
-    usual = min(rounded_up(sizes.quantile(0.5, by_rows=True)), most)
-    graphs, covered = _graph_rows(sizes, min(most, LARGEST_GRAPH_ROWS), graph_share)
+    usual = min(max(rounded_up(sizes.quantile(0.5, by_rows=True)), LEAST_ROWS), most)
+    profile = profile_of(Profile(min_rows=1, opt_rows=usual, max_rows=most))
+    graphs, covered = _graph_rows(sizes, profile.min_rows, min(most, LARGEST_GRAPH_ROWS), graph_share)
     notes.append(f"opt: half of all rows come in batches of up to {usual:,}")
     notes.append(f"CUDA graphs: {covered:.0%} of the batches are padded to one of {len(graphs)} sizes")
-    return Proposal(
-        profile=Profile(min_rows=1, opt_rows=usual, max_rows=most), cuda_graph_rows=graphs, notes=tuple(notes)
-    )
+    return Proposal(profile=profile, cuda_graph_rows=graphs, notes=tuple(notes))
 
 
 def rounded_up(rows: float) -> int:
@@ -120,9 +130,9 @@ def rounded_up(rows: float) -> int:
     return -(-whole // step) * step
 
 
-def _graph_rows(sizes: Sizes, largest: int, share: float) -> tuple[tuple[int, ...], float]:
+def _graph_rows(sizes: Sizes, least: int, largest: int, share: float) -> tuple[tuple[int, ...], float]:
     """The powers of two that small batches are padded to, most used first until `share` of them is covered; of all batches."""
-    steps = [1 << power for power in range(largest.bit_length()) if 1 << power <= largest]
+    steps = [1 << power for power in range(largest.bit_length()) if least <= 1 << power <= largest]
     small = sizes.rows <= steps[-1]
     total = float(sizes.counts.sum())
     if not small.any():

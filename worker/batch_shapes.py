@@ -51,7 +51,7 @@ class BatchShapes:
         if max_rows > largest:
             raise ValueError(f"batch rows: got {max_rows}, the plan's profiles take {largest} at most")
         self._profiles = tuple(profiles)
-        self._graph_rows = sorted(rows for rows in set(graph_rows) if 1 <= rows <= largest)
+        self._graph_rows = sorted(rows for rows in set(graph_rows) if 1 <= rows <= largest and self._fits(rows))
         self._by_rows = [self._find(rows) for rows in range(1, max_rows + 1)]
 
     def shape_for(self, rows: int) -> Shape:
@@ -81,11 +81,13 @@ class BatchShapes:
     def _find(self, rows: int) -> Shape:
         graph = next((size for size in self._graph_rows if size >= rows), None)
         if graph is not None and graph <= max(MAX_PADDING * rows, FREE_ROWS):
-            profile = self._profile_for(graph)
-            if self._profiles[profile].min_rows <= graph:
-                return Shape(profile, graph, graph=True)
+            return Shape(self._profile_for(graph), graph, graph=True)
         profile = self._profile_for(rows)
         return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether the profile that runs `rows` rows does so without padding."""
+        return self._profiles[self._profile_for(rows)].min_rows <= rows
 
     def _profile_for(self, rows: int) -> int:
         """The profile that runs `rows` rows with the least padding; of several the one with the lowest maximum."""

@@ -195,13 +195,12 @@ def _built(model: Model, missing: str, machine: Machine) -> Model:
 
 
 def build_command(model: Model, store: Path) -> list[str]:
-    """What builds a plan for this GPU into the version, at the precision that its plans have so far."""
+    """What builds a plan for this GPU into the version, at the precision that its plans have so far and for the card's profile."""
     card = model.card
     precision: Precision = card.plans[0].precision if card.plans else card.precision
-    profile = f"{card.profile.min_rows}:{card.profile.opt_rows}:{card.profile.max_rows}"
     return [
         *(sys.executable, "-m", "engine_build", "build", "--onnx", str(model.path)),
-        *("--precision", precision, "--profile", profile, "--out", str(store.parent)),
+        *("--precision", precision, "--out", str(store.parent)),
     ]
 
 

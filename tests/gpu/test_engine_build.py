@@ -27,7 +27,7 @@ from tests.helpers.real_gpu import builder, require_gpu
 
 MODELS = Path(__file__).parents[2] / "models"
 PRIMARY = ("freshretailnet-transformer", "bakery-transformer")
-PROFILE = Profile(min_rows=1, opt_rows=2048, max_rows=8192)
+PROFILE = Profile(min_rows=2, opt_rows=2048, max_rows=8192)
 SHORT = Profile(min_rows=1, opt_rows=64, max_rows=512)
 FIVE_MINUTES_S = 300.0
 ROUNDS = 200
@@ -94,7 +94,7 @@ def test_auto_ends_in_five_minutes_and_publishes_what_fits_this_gpu(site: Site, 
     pq.write_table(pa.table({key: pa.array(values.tolist()) for key, values in columns.items()}), rows)
     report = tmp_path / "report.json"
     command = ["build", "--onnx", str(MODELS / name / "model.onnx"), "--out", str(tmp_path / "models")]
-    command += ["--profile", "1:2048:8192@1,64", "--calibration", str(rows), "--json", str(report)]
+    command += ["--profile", "2:2048:8192@2,64", "--calibration", str(rows), "--json", str(report)]
     command += ["--allow-thin-calibration", *(f"--allow-constant={key}" for key in columns)]
     began_s = time.monotonic()
     assert main(command) == 0

@@ -53,6 +53,12 @@ def test_a_large_graph_is_not_used_for_a_batch_of_less_than_half_its_rows() -> N
     ]
 
 
+def test_below_the_smallest_profile_a_batch_is_run_with_its_fewest_rows_or_by_a_graph_that_it_takes() -> None:
+    profile = [RowRange(2, 8, 64)]
+    assert run_rows(BatchShapes(profile, (), 64), 1, 2, 3) == [(0, 2, False), (0, 2, False), (0, 3, False)]
+    assert run_rows(BatchShapes(profile, (1, 8), 64), 1, 9) == [(0, 8, True), (0, 9, False)]
+
+
 def test_graphs_that_no_profile_takes_or_no_batch_needs_are_left_out() -> None:
     assert [s.rows for s in BatchShapes(TWO, (8, 100, 5000), 64).graphs] == [8]
     assert [s.rows for s in BatchShapes(ONE, (8, 8, 16), 10).graphs] == [8, 16]

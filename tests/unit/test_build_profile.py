@@ -46,8 +46,8 @@ def test_rows_per_commit_give_the_maximum_and_rows_per_batch_the_rest(
 ) -> None:
     metrics = measured((40,) * 6 + (200,) * 2, tmp_path)
     profile = parse_profile(proposed(capsys, "--prometheus", metrics, "--headroom", "0")).profile
-    assert profile == Profile(min_rows=1, opt_rows=192, max_rows=256)
-    assert proposed(capsys, "--prometheus", metrics) == "1:192:320@64,256"
+    assert profile == Profile(min_rows=2, opt_rows=192, max_rows=256)
+    assert proposed(capsys, "--prometheus", metrics) == "2:192:320@64,256"
 
 
 def test_a_proposal_is_taken_by_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,9 @@ import pytest
 
 from engine_build.errors import SourceError, TrafficError
 from engine_build.kafka_access import TopicSource, parse_topic_source
-from engine_build.traffic import parse_profile, propose, sizes_of
+from engine_build.traffic import parse_profile, profile_of, propose, sizes_of
 from engine_build.traffic_prometheus import batches_from_prometheus, demand_from_prometheus
+from schemas.engine_card import Profile
 
 TEXT = """# TYPE forecast_worker_batch_rows histogram
 forecast_worker_batch_rows_bucket{le="1.0"} 10
@@ -42,8 +43,16 @@ def test_memory_bounds_max_and_is_told() -> None:
 
 
 def test_graphs_are_the_sizes_that_small_batches_are_padded_to() -> None:
-    assert propose(sizes_of([1] * 60 + [50] * 39 + [7])).cuda_graph_rows == (1, 64)
+    assert propose(sizes_of([1] * 60 + [50] * 39 + [7])).cuda_graph_rows == (2, 64)
     assert propose(sizes_of([5000] * 9)).cuda_graph_rows == ()
+
+
+def test_a_profile_that_nobody_named_begins_at_two_rows_where_it_can() -> None:
+    assert profile_of(Profile(min_rows=1, opt_rows=8, max_rows=64)) == Profile(min_rows=2, opt_rows=8, max_rows=64)
+    assert profile_of(Profile(min_rows=4, opt_rows=8, max_rows=64)) == Profile(min_rows=4, opt_rows=8, max_rows=64)
+    assert profile_of(Profile(min_rows=1, opt_rows=1, max_rows=64)) == Profile(min_rows=1, opt_rows=1, max_rows=64)
+    assert str(propose(sizes_of([1] * 100))) == "2:2:2@2"
+    assert str(propose(sizes_of([1]), memory=(1_000, 1_000))) == "1:1:1@1"
 
 
 def test_prometheus_histograms_of_all_workers_are_added_up() -> None:
@@ -52,7 +61,7 @@ def test_prometheus_histograms_of_all_workers_are_added_up() -> None:
     assert sizes.rows.tolist() == pytest.approx([1.0, 1448.15], rel=1e-4)
     assert demand_from_prometheus(TEXT + TEXT).counts.tolist() == [196, 4]
     proposal = propose(demand_from_prometheus(TEXT), sizes)
-    assert str(proposal) == "1:1536:3840@1"
+    assert str(proposal) == "2:1536:3840@2"
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_plan_is_built_and_then_loaded(place: Place) -> None:
     assert place.commands == [
         [
             *(sys.executable, "-m", "engine_build", "build", "--onnx", str(model)),
-            *("--precision", "int8", "--profile", "1:16:16", "--out", str(models)),
+            *("--precision", "int8", "--out", str(models)),
         ]
     ]
     assert logs[0]["event"] == "no plan fits: building one"
