@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.tables import Result, table
@@ -21,7 +21,7 @@ def pass_lines(result: Result) -> list[str]:
                 *(f"{each['ms_by_rows'][count]:.3f}" for count in rows),
                 f"{each['device_memory_bytes'] / MIB:,.0f}",
                 f"{each['difference']:.2%}",
-                f"{each['difference_of_one_row']:.2%}",
+                f"{each['difference_of_one_row']:.2%}" if "difference_of_one_row" in each else "",
             ]
             for each in result["passes"]
         ],
@@ -29,41 +29,54 @@ def pass_lines(result: Result) -> list[str]:
 
 
 def tensorrt_lines(result: Result) -> list[str]:
-    """Passes, the engine against its bare plan, CUDA graphs, and what was aimed at."""
-    lines, aims = pass_lines(result), result["aims"]
-    for each in result["passes"]:
-        if "rates" in each:
-            lines += ["", *rate_lines(each["graph"], each["rates"], aims["engine / bare"])]
-        if "single_ms" in each:
-            lines += ["", *single_lines(each["graph"], each["single_ms"], aims["graph / plain"])]
-    return [*lines, *_memory(result)]
+    """Passes, the engine against its bare plan, CUDA graphs, and INT8's memory; each beside what was aimed at."""
+    passes, aims = result["passes"], result["aims"]
+    parts = [
+        pass_lines(result),
+        rate_lines([each for each in passes if "rates" in each], aims["engine / bare"]),
+        graph_lines([each for each in passes if "single_ms" in each], aims["graph / plain"]),
+        memory_lines(passes, aims["int8 / fp32 memory"]),
+    ]
+    return [line for part in parts if part for line in ("", *part)][1:]
 
 
-def rate_lines(name: str, rates: Mapping[str, float], aim: float) -> list[str]:
-    """Rows per second of the engine beside its bare plan and the copies alone; held against the slower of those two."""
-    bound = min(rates["bare"], rates["copies"])
-    limit = "the plan" if bound == rates["bare"] else "the copies"
-    return table(
-        [f"{name}, 4,096 rows at a time", "rows/s"],
-        [
-            ["engine, with its copies", f"{rates['engine']:,.0f}"],
-            ["bare plan, back to back, inputs on the device", f"{rates['bare']:,.0f}"],
-            ["copies alone", f"{rates['copies']:,.0f}"],
-            [f"engine / {limit}, which binds", _aimed(rates["engine"] / bound, aim)],
-        ],
-    )
+def rate_lines(passes: Sequence[Result], aim: float) -> list[str]:
+    """Rows per second of each engine, beside its bare plan and the copies alone; held against the slower of those two."""
+    rows = []
+    for each in passes:
+        rates = each["rates"]
+        bound = min(rates["bare"], rates["copies"])
+        limit = "plan" if bound == rates["bare"] else "copies"
+        cells = [f"{rates[name]:,.0f}" for name in ("engine", "bare", "copies")]
+        rows.append([each["graph"], *cells, f"{_aimed(rates['engine'] / bound, aim)}, of the {limit}"])
+    head = ["4,096 rows at a time, rows/s", "engine, with copies", "bare plan", "copies alone", "engine / what binds"]
+    return table(head, rows) if rows else []
 
 
-def single_lines(name: str, single_ms: Mapping[str, Mapping[str, float]], aim: float) -> list[str]:
-    """One batch at a time, by graph and enqueued."""
-    plain, graph = single_ms["plain"], single_ms["graph"]
-    return table(
-        [f"{name}, one batch, submit to result, ms", "enqueued", "CUDA graph", "ratio"],
-        [
-            [f"{rows} rows", f"{plain[rows]:.3f}", f"{graph[rows]:.3f}", _aimed(plain[rows] / graph[rows], aim)]
-            for rows in plain
-        ],
-    )
+def graph_lines(passes: Sequence[Result], aim: float) -> list[str]:
+    """One batch at a time, from submit to result: by CUDA graph, and how many times as long without."""
+    rows = []
+    for each in passes:
+        plain, graph = each["single_ms"]["plain"], each["single_ms"]["graph"]
+        cells = [f"{graph[count]:.3f} ({plain[count] / graph[count]:.2f})" for count in plain]
+        rows.append([each["graph"], *cells, _aimed(min(plain[count] / graph[count] for count in plain), aim)])
+    if not rows:
+        return []
+    counts = [f"{count} rows" for count in passes[0]["single_ms"]["plain"]]
+    return table(["by CUDA graph, ms (without, times)", *counts, "least"], rows)
+
+
+def memory_lines(passes: Sequence[Result], aim: float) -> list[str]:
+    """INT8's device memory as a share of FP32's, for each model that has both."""
+    found = {each["graph"]: each["device_memory_bytes"] for each in passes}
+    models = [name.removesuffix(".int8") for name in found if name.endswith(".int8")]
+    rows = [
+        [model, f"{share:.2f} (aim <= {aim:g}: {'met' if share <= aim else 'missed'})"]
+        for model in models
+        if found.get(f"{model}.fp32")
+        for share in (found[f"{model}.int8"] / found[f"{model}.fp32"],)
+    ]
+    return table(["device memory", "INT8 / FP32"], rows) if rows else []
 
 
 def comparison_lines(tensorrt: Result, pytorch: Result, model: str) -> list[str]:
@@ -77,24 +90,6 @@ def comparison_lines(tensorrt: Result, pytorch: Result, model: str) -> list[str]
         ["PyTorch's time / TensorRT FP16's", *(f"{int(count):,} rows" for count in rows)],
         [[each["kind"], *(f"{each['ms_by_rows'][count] / ours[count]:.2f}" for count in rows)] for each in theirs],
     )
-
-
-def _memory(result: Result) -> list[str]:
-    """INT8's device memory as a share of FP32's, for each model that has both."""
-    found = {each["graph"]: each["device_memory_bytes"] for each in result["passes"]}
-    models = [name.removesuffix(".int8") for name in found if name.endswith(".int8")]
-    return [
-        line
-        for model in models
-        if found.get(f"{model}.fp32")
-        for line in (
-            "",
-            (
-                f"{model}: device memory INT8 / FP32: "
-                f"{found[f'{model}.int8'] / found[f'{model}.fp32']:.2f} (aim <= {result['aims']['int8 / fp32 memory']:g})"
-            ),
-        )
-    ]
 
 
 def _aimed(value: float, aim: float) -> str:
