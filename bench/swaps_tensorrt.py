@@ -32,7 +32,7 @@ from tests.helpers.clock import ManualClock
 from tests.helpers.swapping import SCHEMA, Swapping
 from worker.cuda import load_cuda
 from worker.engine import Engine, Ticket
-from worker.model_status import Outcome
+from worker.model_status import Counts, Outcome
 from worker.model_thread import ModelThread, Watching
 from worker.plan_loading import load_model
 from worker.proving import golden_columns
@@ -164,7 +164,13 @@ def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, 
         "each_version_once_in_order": load.runs == [f"v{number}" for number in range(swaps + 1)],
         "runs": len(load.runs),
         "refused": {str(version): reason for version, reason in world.status.refused.items()},
+        "loading_s": mean_seconds(world.status.loads),
     }
+
+
+def mean_seconds(loads: Counts) -> dict[str, float]:
+    """Phase of loading a version -> seconds that it took on average."""
+    return {str(phase): total_s / sum(counts) for phase, (counts, total_s) in loads.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +222,7 @@ def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int,
         "broken": {kind: sum(kinds[n // 5 % len(kinds)] == kind for n in range(5, count + 1, 5)) for kind in kinds},
         "refused": dict(refused),
         "wrong_version_served": wrong,
+        "loading_s": mean_seconds(world.status.loads),
         "memory": [asdict(each) for each in held[:: max(1, len(held) // 10)]],
         "device_growth_percent": 100 * (settled[-1].device / settled[0].device - 1),
         "host_growth_percent": 100 * (settled[-1].host / settled[0].host - 1),

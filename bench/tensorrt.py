@@ -50,6 +50,8 @@ ENGINE_BATCHES: Final = 300
 PASS_ROWS: Final = (1, 64, 512, 2048, 8192)
 GRAPH_ROWS: Final = (2, 8, 16, 32, 64)
 SINGLE_BATCHES: Final = 400
+CHANGING_ROWS: Final = tuple(2048 + 128 * (7 * step % 16) for step in range(16))
+"""Sixteen sizes between half an engine's largest batch and the whole, each far from the one before."""
 SLOTS: Final = 3
 AIMS: Final = {"engine / bare": 0.9, "graph / plain": 1.3, "int8 / fp32 memory": 0.4}
 
@@ -118,6 +120,29 @@ class Bench:
                 finally:
                     engine.close()
         return found
+
+    def size_changes(self, plan: BenchPlan) -> Mapping[str, float]:
+        """Milliseconds from submit to result: of batches that are all as large, and of ones that each have another size than
+        the one before, the first time that the engine sees the size, and again.
+        """
+        with TemporaryDirectory() as folder:
+            engine = self._engine(Path(folder), plan, ())
+            try:
+                slot, *_ = _filled(engine, plan, ENGINE_ROWS)
+
+                def median_ms(sizes: Sequence[int]) -> float:
+                    times_s = [_seconds(lambda: engine.collect(engine.submit(slot, rows))) for rows in sizes]  # noqa: B023 - called at once
+                    return statistics.median(times_s) * 1e3
+
+                usual = (int(statistics.mean(CHANGING_ROWS)),) * len(CHANGING_ROWS)
+                median_ms(usual)
+                return {
+                    "same": median_ms(usual),
+                    "first": median_ms(CHANGING_ROWS),
+                    "again": median_ms(CHANGING_ROWS),
+                }
+            finally:
+                engine.close()
 
     def _engine(self, folder: Path, plan: BenchPlan, graph_rows: tuple[int, ...]) -> TensorRtEngine:
         path, entry, card = write_version(folder, MODELS / plan.model, plan, self.library, self.gpu, graph_rows)
@@ -278,13 +303,18 @@ def _build(runtime: RuntimeName, graph: Path) -> BenchPlan:
 
 
 def _measure(bench: Bench, plan: BenchPlan, out: Path) -> Mapping[str, object]:
-    """What there is to measure of one plan; of FP16 also the engine's rates, and single batches by CUDA graph and enqueued."""
+    """What there is to measure of one plan; of FP16 also the engine's rates, single batches, and batches of other sizes each."""
     print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
     folder = out / "versions" / plan.name.replace(".", "-")  # first, because workers are measured with them
     write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, GRAPH_ROWS)
     found = bench.passes(plan)
     if plan.precision == "fp16":
-        found = {**found, "rates": bench.engine_rates(plan), "single_ms": bench.single_batches(plan)}
+        found = {
+            **found,
+            "rates": bench.engine_rates(plan),
+            "single_ms": bench.single_batches(plan),
+            "size_change_ms": bench.size_changes(plan),
+        }
     return found
 
 

@@ -29,12 +29,13 @@ def pass_lines(result: Result) -> list[str]:
 
 
 def tensorrt_lines(result: Result) -> list[str]:
-    """Passes, the engine against its bare plan, CUDA graphs, and INT8's memory; each beside what was aimed at."""
+    """Passes, the engine against its bare plan, CUDA graphs, changing sizes, and INT8's memory; beside what was aimed at."""
     passes, aims = result["passes"], result["aims"]
     parts = [
         pass_lines(result),
         rate_lines([each for each in passes if "rates" in each], aims["engine / bare"]),
         graph_lines([each for each in passes if "single_ms" in each], aims["graph / plain"]),
+        change_lines([each for each in passes if "size_change_ms" in each]),
         memory_lines(passes, aims["int8 / fp32 memory"]),
     ]
     return [line for part in parts if part for line in ("", *part)][1:]
@@ -64,6 +65,13 @@ def graph_lines(passes: Sequence[Result], aim: float) -> list[str]:
         return []
     counts = [f"{count} rows" for count in passes[0]["single_ms"]["plain"]]
     return table(["by CUDA graph, ms (without, times)", *counts, "least"], rows)
+
+
+def change_lines(passes: Sequence[Result]) -> list[str]:
+    """What it costs that a batch has another size than the one before."""
+    rows = [[each["graph"], *(f"{ms:.3f}" for ms in each["size_change_ms"].values())] for each in passes]
+    head = ["2,048 to 4,096 rows, submit to result, ms", "all of one size", "each of another, first", "again"]
+    return table(head, rows) if rows else []
 
 
 def memory_lines(passes: Sequence[Result], aim: float) -> list[str]:

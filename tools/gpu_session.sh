@@ -12,7 +12,7 @@
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of MODEL (the primary)
 #     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL under full load
 #     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after MOST_S (500) s with what it has
-#     builds  540 s   200 rounds of build, load, close; alone on its GPU
+#     builds  590 s   200 rounds of build, load, close; alone on its GPU
 #     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
 #
 # INPUTS holds what a machine with data makes beforehand (some 33 MiB):
@@ -97,7 +97,7 @@ for name in "$@"; do
     topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/versions/$MODEL-fp16" --output "$WORK/freshretailnet.json" ;;
     swaps) swaps swaps 290 --count 0 ;;
     broken) swaps broken 540 --swaps 0 --most-s "${MOST_S:-500}" ;;
-    builds) GPU_BUILD_ROUNDS=200 step builds 540 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s ;;
+    builds) GPU_BUILD_ROUNDS=200 step builds 590 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s -o faulthandler_timeout=580 ;;
     compare)
         for place in "$inputs" "$out"; do # the newer run wins
             if [ -f "$place/timing-pytorch.json" ]; then cp "$place/timing-pytorch.json" "$WORK/"; fi

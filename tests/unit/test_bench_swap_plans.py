@@ -6,9 +6,10 @@ import onnx
 import pytest
 
 from bench.swap_plans import BROKEN, PlanStore
-from bench.swaps_tensorrt import sound
+from bench.swaps_tensorrt import mean_seconds, sound
 from schemas.engine_card import CARD_NAME, Plan, load_card, sha256_hex, write_card
 from tests.helpers.gpu_engines import PlanFolder
+from worker.model_status import Phase, counted
 
 
 @pytest.fixture
@@ -75,3 +76,8 @@ def test_a_result_is_sound_only_if_order_memory_and_times_are() -> None:
     )
     assert not sound({**broken, "device_growth_percent": -2.5})
     assert not sound({**broken, "wrong_version_served": ["v5"]})
+
+
+def test_loading_is_told_in_its_phases() -> None:
+    loads = counted(counted(counted({}, Phase.LOAD, 1.0), Phase.LOAD, 2.0), Phase.PROVE, 0.5)
+    assert mean_seconds(loads) == {"load": 1.5, "prove": 0.5}

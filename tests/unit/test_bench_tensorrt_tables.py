@@ -58,6 +58,12 @@ def test_graphs_are_held_against_plain_batches() -> None:
     ]
 
 
+def test_what_a_change_of_size_costs_is_shown() -> None:
+    changes = {"same": 1.7, "first": 20.0, "again": 5.0}
+    line = tensorrt_lines(with_fp16(size_change_ms=changes))[-5]
+    assert [part.strip() for part in line.split("|")[1:5]] == ["m.fp16", "1.700", "20.000", "5.000"]
+
+
 def test_a_result_from_before_one_row_was_looked_at_has_none() -> None:
     found = result()
     for each in found["passes"]:
