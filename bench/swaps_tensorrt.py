@@ -25,6 +25,7 @@ import structlog
 from numpy.typing import NDArray
 
 from bench.job import ROOT, Job
+from bench.swap_phases import Phases, steps_by_phase
 from bench.swap_plans import BROKEN, PlanStore, unspoilt
 from bench.swaps import rss_bytes
 from schemas.engine_card import CARD_NAME, EngineCard, load_card
@@ -58,10 +59,11 @@ class Running(ManualClock):
 
 @dataclass(slots=True)
 class Load:
-    """Full batches through whatever serves, `IN_FLIGHT` at a time. seconds: of each step. runs: versions as they computed."""
+    """Full batches through whatever serves, `IN_FLIGHT` at a time. began_s, seconds: of each step. runs: versions as they computed."""
 
     world: Swapping
     columns: Columns
+    began_s: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     flights: deque[tuple[Engine, Ticket]] = field(default_factory=deque)
@@ -79,6 +81,7 @@ class Load:
         self.flights.append((engine, engine.submit(slot, ROWS)))
         while len(self.flights) > IN_FLIGHT:
             self.collect()
+        self.began_s.append(began_s)
         self.seconds.append(time.perf_counter() - began_s)
 
     def collect(self) -> None:
@@ -129,7 +132,8 @@ def _settings(model: Path) -> Any:  # noqa: ANN401 - a worker's Settings
 
 def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, every_s: float) -> dict[str, Any]:
     """Swaps at a fixed pace while batches run without a pause, before and after which they run without swaps."""
-    load = Load(world, columns)
+    load, phases = Load(world, columns), Phases()
+    phases.watch(world.loader)
     thread = ModelThread(
         world.swapper, world.handover, Watching(store=store.folder, how="notify", interval_s=every_s / 4)
     )
@@ -165,6 +169,7 @@ def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, 
         "runs": len(load.runs),
         "refused": {str(version): reason for version, reason in world.status.refused.items()},
         "loading_s": mean_seconds(world.status.loads),
+        "steps_by_phase": steps_by_phase(load.began_s, load.seconds, phases.found),
     }
 
 
