@@ -74,6 +74,7 @@ def tensorrt_section(result: Result) -> list[str]:
             f"{gpu['name']} (compute capability {gpu['compute_capability']}), {result['runtime']}. Median of 200 passes between CUDA "
             "events, inputs on the GPU already, input sets in turn; device memory is what loading the plan took."
         ),
+        *(["", result["doc"].replace("docs/adr", "../docs/adr")] if "doc" in result else []),
         "",
         *tensorrt_lines(result),
     ]

@@ -85,7 +85,7 @@ class Bench:
             "notes": plan.notes,
             "profile": PROFILE.model_dump(),
             "ms_by_rows": {rows: point.median_s * 1e3 for rows, point in by_rows.items()},
-            "rows_per_s_by_rows": {rows: point.rows_per_s for rows, point in by_rows.items()},
+            "rows_per_s_by_rows": {rows: point.rows_per_s * int(rows) / point.rows for rows, point in by_rows.items()},
             "device_memory_bytes": measured.device_memory_bytes,
             "difference": _difference(found, plan.reference),
             "difference_of_one_row": _difference(alone, plan.reference[:1]),
@@ -287,7 +287,7 @@ def _builds(
     if builders == 1:
         yield from ((graph, partial(_build, runtime, graph)) for graph in graphs)
         return
-    # Each in a process of its own: a CUDA context doesn't survive a fork.
+    # In processes that were spawned: a CUDA context doesn't survive a fork.
     with ProcessPoolExecutor(builders, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_build, runtime, graph): graph for graph in graphs}
         for future in as_completed(futures):

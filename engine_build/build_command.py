@@ -62,7 +62,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--onnx", type=Path, required=True, metavar="M", help="the model, FP32")
     parser.add_argument("--out", type=Path, required=True, metavar="MODELS/", help="folder of models to publish to")
     parser.add_argument("--precision", choices=("auto", "fp32", "fp16", "int8"), default="auto", help="(auto)")
-    parser.add_argument("--profile", default="auto", metavar="MIN:OPT:MAX[@ROWS,...]|auto", help="auto: the card's")
+    parser.add_argument(
+        "--profile", default="auto", metavar="MIN:OPT:MAX[@ROWS,...]|auto", help="auto: the card's, from two rows on"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--calibration", metavar="FILE.parquet|topic://NAME?days=7", help="rows to find INT8 scales from")
     data.add_argument("--allow-thin-calibration", action="store_true", help="take rows that cover too little")

@@ -19,7 +19,7 @@ from schemas.engine_card import Profile
 
 LEAST_ROWS: Final = 2
 """The smallest batch of a profile that nobody named; workers pad a single row. At one row, TensorRT 10.6 computed wrong numbers on an
-H200, others each time, in the LSTM at every precision and in the Transformer in INT8; at two and more none
+H200, others each time, in the LSTM and in the Transformer in INT8; at two and more none
 (bench/results/one-row-h200.json)."""
 
 LARGEST_GRAPH_ROWS: Final = 512
@@ -80,9 +80,9 @@ def parse_profile(text: str) -> Proposal:
 
 
 def profile_of(card: Profile) -> Profile:
-    """The profile to build for a model whose card says `card`: the same, but from `LEAST_ROWS` rows on."""
-    usual, most = card.opt_rows, card.max_rows
-    return Profile(min_rows=max(card.min_rows, min(LEAST_ROWS, usual)), opt_rows=usual, max_rows=most)
+    """The profile to build for a model whose card says `card`: the same, but from `LEAST_ROWS` rows on if it takes so many."""
+    least = max(card.min_rows, min(LEAST_ROWS, card.max_rows))
+    return Profile(min_rows=least, opt_rows=max(card.opt_rows, least), max_rows=card.max_rows)
 
 
 def propose(
@@ -113,10 +113,12 @@ def propose(
         if bound < most:
             notes.append(f"max: bounded by memory to {bound:,} rows ({memory[0]:,} bytes, {memory[1]:,} a row)")
             most = bound
-    usual = min(max(rounded_up(sizes.quantile(0.5, by_rows=True)), LEAST_ROWS), most)
+    usual = min(rounded_up(sizes.quantile(0.5, by_rows=True)), most)
     profile = profile_of(Profile(min_rows=1, opt_rows=usual, max_rows=most))
     graphs, covered = _graph_rows(sizes, profile.min_rows, min(most, LARGEST_GRAPH_ROWS), graph_share)
     notes.append(f"opt: half of all rows come in batches of up to {usual:,}")
+    if profile.opt_rows > usual:
+        notes.append(f"min: {profile.min_rows}, as single rows are padded")
     notes.append(f"CUDA graphs: {covered:.0%} of the batches are padded to one of {len(graphs)} sizes")
     return Proposal(profile=profile, cuda_graph_rows=graphs, notes=tuple(notes))
 

@@ -17,6 +17,7 @@ import functools
 import importlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,20 +96,21 @@ class Library:
 
         Raises `GraphError` for what the parser refuses (every node of it), `OutOfMemoryError`, `PlanError`.
         """
-        notes: list[str] = []
         try:
-            return self._build(request, progress, notes, held=True)
+            return self._build(request, progress, held=True)
         except NoImplementationError as error:
             if not self._is_weak(request.precision):
                 raise
-            notes.append(
+            note = (
                 f"{self.runtime} has no kernels for the graph with its FP32 layers held to FP32 ({error.said}); "
                 "built with every layer free to compute in low precision: the proof says whether that is near enough"
             )
-        return self._build(request, progress, notes, held=False)
+        built = self._build(request, progress, held=False)
+        return replace(built, notes=(note, *built.notes))
 
-    def _build(self, request: BuildRequest, progress: Progress | None, notes: list[str], *, held: bool) -> Built:
+    def _build(self, request: BuildRequest, progress: Progress | None, *, held: bool) -> Built:
         """The plan under the largest workspace limit that the device's memory bears."""
+        notes: list[str] = []
         limits = [request.workspace_bytes]
         if request.free_bytes is not None:
             limits += [request.free_bytes // part for part in _SMALLER]
@@ -266,7 +268,9 @@ class Library:
         return request.timing_cache
 
     def _require_out_of_memory(self, request: BuildRequest, limit: int | None) -> None:
-        """Raise `PlanError` unless the build failed for want of device memory, which a smaller workspace may mend."""
+        """Raise `PlanError` unless the build failed for want of memory: the device's, which a smaller workspace may mend, or
+        that of a workspace that was made smaller, in which there may be no kernel for a layer.
+        """
         text = errors_of(self._log)
         needed_bytes = missing_workspace_bytes(self._log, limit)
         if needed_bytes is not None:
@@ -275,7 +279,8 @@ class Library:
                 f"{f'{needed_bytes:,} bytes' if needed_bytes else 'more'} of workspace, the limit is {limit or 0:,} bytes; "
                 "raise --workspace-mib or lower the profile's maximum"
             )
-        if was_out_of_memory(self._log):
+        smaller = limit != request.workspace_bytes and has_no_implementation(self._log)
+        if was_out_of_memory(self._log) or smaller:
             return
         told = (
             f"{request.source}: {self.runtime} couldn't build the {request.precision} plan: {text}; {remedy_for(text)}"

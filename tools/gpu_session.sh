@@ -34,7 +34,7 @@
 #
 # A step that fails doesn't stop the others; the last lines say how each ended; the exit code is the number of those that failed.
 set -u
-[ $# -ge 3 ] || { sed -n '4,14p' "$0" >&2; exit 64; }
+[ $# -ge 3 ] || { sed -n '/^# usage/,/^#$/p' "$0" >&2; exit 64; }
 mkdir -p "$2"
 inputs=$(realpath -m "$1") out=$(realpath "$2")
 shift 2

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import structlog
 from confluent_kafka import KafkaException
@@ -19,7 +19,7 @@ from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
 from worker import dead_letters_command, diff_command, models_command
 from worker.cli import build_parser
-from worker.compose import assembled, load_engine
+from worker.compose import assembled, load_engines, standby_of
 from worker.compose_wire import contracts
 from worker.deadline import Deadline
 from worker.errors import ConfigurationError, ForecastWorkerError
@@ -94,11 +94,17 @@ def check(settings: Settings, _: argparse.Namespace) -> int:
         f"schemas: {settings.wire.framing} framing"
         + (f", registry {settings.registry.url}" if settings.registry.url else "")
     )
-    engine = load_engine(settings, contract.features)
-    spec = engine.spec
-    say(f"model: {spec.model} {spec.version}, {spec.precision}, {spec.horizon} days, quantiles {list(spec.quantiles)}")
-    say(f"inputs: {', '.join(f'{name}[{width or 1}]' for name, width in spec.inputs.items())}")
-    engine.close()
+    with ExitStack() as cleanup:
+        engines = load_engines(settings, contract.features)
+        cleanup.callback(engines.close)
+        standby_of(settings, contract, engines, cleanup)
+        spec, backup = engines.serving.spec, engines.backup
+        say(
+            f"model: {spec.model} {spec.version}, {spec.precision}, {spec.horizon} days, quantiles {list(spec.quantiles)}"
+        )
+        say(f"inputs: {', '.join(f'{name}[{width or 1}]' for name, width in spec.inputs.items())}")
+        if backup is not None:
+            say(f"backup: {backup.spec.model} {backup.spec.version}, {backup.spec.precision}")
     cluster = Cluster(settings, kafka_logger())
     routing = cluster.routing()
     say(f"broker: {settings.kafka.common['bootstrap.servers']} answers, all topics exist")

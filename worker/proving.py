@@ -3,7 +3,7 @@
 Blocks, and runs on the thread that owns the engine. Nothing here is published.
 
 `loading.py` proves the versions of a store and refuses them one by one. Engines that nothing takes the place of (of a single
-model, `engine.backup`, a replay, `diff`) are proved within `refused_unless_proved`, where they are made.
+model, `engine.backup`, a stand-by, a replay, `diff`) are proved within `refused_unless_proved`, where they are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from schemas.engine_card import EngineCard
 from worker.deadline import Clock
 from worker.engine import Engine, EngineSpec, Slot
-from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
+from worker.errors import ContractError, EngineError
 
 TIMED_RUNS = 3
 """A full batch is timed so often, and the shortest counts: the others may have waited for a busy processor."""
@@ -43,17 +43,16 @@ class TooSlowError(ProofError):
 def refused_unless_proved(engine: Engine, setting: str) -> Iterator[None]:
     """Goes around the proof of `engine`: if that fails, the command ends. setting: what named the model.
 
-    Raises `ContractError`, with a remedy, if the engine doesn't do what its card says, or can't compute it. Whatever else comes
-    goes on up; `OutOfDeviceMemoryError` and `FatalEngineError` do, too, as they say nothing of the model. Then the engine is closed.
+    Raises `ContractError`, with a remedy, if the engine doesn't do what its card says, or if an ONNX file can't be computed. Whatever
+    else comes goes on up, also `EngineError` of a plan, as a device that fails says nothing of the model. Then the engine is closed.
     """
     try:
         yield
     except BaseException as error:
         engine.close()
-        others_fault = isinstance(error, OutOfDeviceMemoryError | FatalEngineError)
-        if others_fault or not isinstance(error, ProofError | EngineError):
-            raise
         spec = engine.spec
+        if not isinstance(error, ProofError if spec.plan is not None else ProofError | EngineError):
+            raise
         runs = "its ONNX file" if spec.plan is None else spec.plan.file
         raise ContractError(
             f"{setting}: {spec.model} {spec.version}, {runs}, doesn't do what its card says: {error}; {_remedy(spec, error)}"

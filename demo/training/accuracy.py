@@ -38,7 +38,10 @@ def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, thre
     None: the baselines' numbers stay those that the file in `out` has, as they don't depend on the models.
     """
     data = task.load()
-    if baselines is not None:
+    known: dict[str, Any] = {}
+    if baselines is None:
+        known = _known_baselines(task, data, out / f"accuracy-{task.name}.json")
+    else:
         write_missing(task, baselines)
     windows = Windows(data, task.features.inputs, torch.device("cpu"))
     found = {name: models / f"{task.name}-{name}" for name in task.recipes}
@@ -49,15 +52,9 @@ def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, thre
     forecasts = {name: each["fp32"] for name, each in precisions.items()}
     if baselines is not None:
         forecasts |= read_baselines(task, baselines)
-    reports = {name: report(outcome(task, data, forecast, start)) for name, forecast in forecasts.items()}
-    if baselines is None:
-        reports |= _known_baselines(out / f"accuracy-{task.name}.json")
+    reports = {name: report(outcome(task, data, forecast, start)) for name, forecast in forecasts.items()} | known
     content = {
-        "data": task.name,
-        "series": len(data),
-        "test_first_day": str(np.datetime64(int(data.dates[start]), "D")),
-        "test_last_day": str(np.datetime64(int(data.dates[-1]), "D")),
-        "origins": task.origins,
+        **_split(task, data),
         "machine": platform.machine(),
         "primary": next(iter(task.recipes)),
         "models": list(task.recipes),
@@ -75,9 +72,30 @@ def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, thre
     print_lines(reports, next(iter(task.recipes)), list(task.recipes))
 
 
-def _known_baselines(path: Path) -> dict[str, Any]:
-    """The reports of an earlier run's baselines."""
+def _split(task: Task, data: SeriesSet) -> dict[str, object]:
+    """What was forecast: the series, and the days and origins of the test."""
+    start = task.test_start(data)
+    return {
+        "data": task.name,
+        "series": len(data),
+        "test_first_day": str(np.datetime64(int(data.dates[start]), "D")),
+        "test_last_day": str(np.datetime64(int(data.dates[-1]), "D")),
+        "origins": task.origins,
+    }
+
+
+def _known_baselines(task: Task, data: SeriesSet, path: Path) -> dict[str, Any]:
+    """The reports of an earlier run's baselines. Raises `SystemExit` if there is none, or it forecast something else."""
+    if not path.is_file():
+        raise SystemExit(
+            f"{path}: there is none, expected an earlier run's, as --baselines wasn't given; name a folder there"
+        )
     content = json.loads(path.read_text(encoding="utf-8"))
+    wrong = {name: content.get(name) for name, value in _split(task, data).items() if content.get(name) != value}
+    if wrong:
+        raise SystemExit(
+            f"{path}: its baselines are of {wrong}, expected {_split(task, data)}; name a folder with --baselines"
+        )
     return {name: each for name, each in content["reports"].items() if name not in content["models"]}
 
 

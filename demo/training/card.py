@@ -15,7 +15,18 @@ from demo.training.export import run_onnx
 from demo.training.model import QUANTILES
 from demo.training.tasks import Task
 from demo.training.windows import Windows
-from schemas.engine_card import CARD_NAME, EngineCard, GoldenBatch, Precision, Profile, Tensor, sha256_hex, write_card
+from schemas.engine_card import (
+    CARD_NAME,
+    EngineCard,
+    GoldenBatch,
+    OutputHistogram,
+    Precision,
+    Profile,
+    Tensor,
+    load_card,
+    sha256_hex,
+    write_card,
+)
 from schemas.load import load_schema
 
 _GOLDEN_ROWS: Final = 8
@@ -29,7 +40,8 @@ def write(
     """Write `card.json` beside `folder/model.onnx`.
 
     forecasts: precision -> float32[origins, series, 14, 3] of the test days, for the accuracy of each precision. The golden
-    batch and the reference distribution come from the last origin before the test days.
+    batch comes from the last origin before the test days, and so does the reference distribution, unless the card of the same
+    model has one.
     """
     path = folder / "model.onnx"
     windows = Windows(data, task.features.inputs, torch.device("cpu"))
@@ -55,9 +67,18 @@ def write(
         schema_fingerprint=single_object_header(dict(load_schema(None, "sku_features")))[2:].hex(),
         golden=_golden(path, last),
         accuracy={kind: accuracy_of(each.reshape(-1, *each.shape[2:]), actual) for kind, each in forecasts.items()},
-        output_histogram=histogram_of(run_onnx(path, last), last["sales"]),
+        output_histogram=_kept_histogram(folder) or histogram_of(run_onnx(path, last), last["sales"]),
     )
     write_card(card, folder / CARD_NAME)
+
+
+def _kept_histogram(folder: Path) -> OutputHistogram | None:
+    """The reference distribution that the card of this very model has already: `demo.output_histogram` takes many days for it."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return None
+    card = load_card(path)
+    return card.output_histogram if card.onnx_sha256 == sha256_hex(folder / "model.onnx") else None
 
 
 def _width(width: int | None) -> tuple[int, ...]:

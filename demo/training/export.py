@@ -57,8 +57,27 @@ def export(model: Forecaster, path: Path) -> None:
     del graph.metadata_props[:]
     for node in graph.graph.node:
         node.doc_string = ""  # the exporter writes paths of this machine into it
+    _drop_detours(graph.graph, onnx.TensorProto)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
+
+
+def _drop_detours(graph: Any, kinds: Any) -> None:  # noqa: ANN401 - onnx has no types here
+    """Remove casts to INT64 and straight back to INT32, which the exporter puts behind a division of whole numbers.
+
+    Not every TensorRT has INT64.
+    """
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    for back in [node for node in casts.values() if node.attribute[0].i == kinds.INT32 and node.input[0] in casts]:
+        there = casts[back.input[0]]
+        if there.attribute[0].i != kinds.INT64 or sum(there.output[0] in node.input for node in graph.node) > 1:
+            continue
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name == back.output[0]:
+                    node.input[place] = there.input[0]
+        graph.node.remove(there)
+        graph.node.remove(back)
 
 
 def largest_difference(model: Forecaster, path: Path, fields: dict[str, Tensor]) -> float:

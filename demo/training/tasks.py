@@ -79,7 +79,7 @@ FRESHRETAILNET: Final = Task(
         covariates=("promo", "discount", "holiday", "temperature", "in_stock"), scale_floor=0.05, yearly_harmonics=0
     ),
     recipes={
-        # Nearly as good as the LSTM, and a plan of it takes half its time and memory or less (docs/accuracy.md, "Which one serves").
+        # Nearly as good as the LSTM, and its FP16 plan takes half the time or less (docs/accuracy.md, "Which one serves").
         "transformer": Recipe(members={"transformer": 2}, fit=_FRESH_FIT, dropout=0.2),
         # One pass over the windows is best: the 76 days repeat themselves, a second pass learns them by heart.
         "lstm": Recipe(

@@ -20,10 +20,17 @@ def timing_section(results: Path) -> str:
         return "## One forward pass on the GPU\n\nNot measured yet: `python -m demo.training timing` and `python -m bench tensorrt --only ''` do it."
     header = ["model", "by", *(f"{rows} rows" for rows in _ROWS)]
     return (
-        _OPENING
+        "\n".join([_OPENING, *_said(results)])
         + "\n\n"
         + "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
     )
+
+
+def _said(results: Path) -> list[str]:
+    """What a result says of itself."""
+    paths = (results / f"timing-{name}.json" for name in ("pytorch", "tensorrt"))
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return [content["doc"] for content in contents if "doc" in content]
 
 
 def _pytorch(path: Path) -> list[list[str]]:

@@ -50,7 +50,8 @@ def test_graphs_are_the_sizes_that_small_batches_are_padded_to() -> None:
 def test_a_profile_that_nobody_named_begins_at_two_rows_where_it_can() -> None:
     assert profile_of(Profile(min_rows=1, opt_rows=8, max_rows=64)) == Profile(min_rows=2, opt_rows=8, max_rows=64)
     assert profile_of(Profile(min_rows=4, opt_rows=8, max_rows=64)) == Profile(min_rows=4, opt_rows=8, max_rows=64)
-    assert profile_of(Profile(min_rows=1, opt_rows=1, max_rows=64)) == Profile(min_rows=1, opt_rows=1, max_rows=64)
+    assert profile_of(Profile(min_rows=1, opt_rows=1, max_rows=64)) == Profile(min_rows=2, opt_rows=2, max_rows=64)
+    assert profile_of(Profile(min_rows=1, opt_rows=1, max_rows=1)) == Profile(min_rows=1, opt_rows=1, max_rows=1)
     assert str(propose(sizes_of([1] * 100))) == "2:2:2@2"
     assert str(propose(sizes_of([1]), memory=(1_000, 1_000))) == "1:1:1@1"
 

@@ -185,6 +185,26 @@ def test_where_the_graph_says_the_precision_a_build_without_kernels_fails(
     assert len(module.built) == 1
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_no_kernel_for_a_workspace_that_was_made_smaller_is_a_want_of_memory(generation: Generation) -> None:
+    module, library = fake(generation, OOM, NO_KERNEL, NO_KERNEL)
+    with pytest.raises(OutOfMemoryError, match=r"for 64 rows, also with 134,217,728 bytes"):
+        library.build(request(precision="fp16", free_bytes=1 << 30))
+    assert len(module.built) == 3
+    module, library = fake(generation, OOM, NO_KERNEL)
+    assert library.build(request(precision="fp16", free_bytes=1 << 30)).workspace_bytes == 1 << 27
+    weak = {"FP16", "OBEY_PRECISION_CONSTRAINTS"} if generation == "8.6.1" else set()
+    assert module.built[-1][1].flags == weak  # not freed
+
+
+def test_notes_of_a_build_that_was_given_up_are_not_told_twice(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.cache"
+    path.write_bytes(b"other GPU")
+    _, library = fake("8.6.1", NO_KERNEL)
+    notes = library.build(request(precision="fp16", timing_cache=path)).notes
+    assert [note.split()[0] for note in notes] == ["TensorRT", "timing"]
+
+
 def test_a_graph_without_kernels_in_either_way_is_told() -> None:
     _, library = fake("8.6.1", NO_KERNEL, NO_KERNEL)
     with pytest.raises(NoImplementationError, match=r"couldn't build the fp16 plan"):

@@ -153,6 +153,28 @@ def test_a_backup_that_gets_one_row_alone_wrong_is_refused_and_all_is_closed(
     assert closings(loaded) == {"1": 1, "old": 1}
 
 
+def test_check_looks_at_the_backup_too_before_it_asks_a_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[CountedEngine]
+) -> None:
+    monkeypatch.setattr(command_line, "Cluster", lambda *_: pytest.fail("the broker was asked"))
+    backup = tiny_model(tmp_path / "backup", version="old", wrong_alone=True)
+    config = tmp_path / "worker.toml"
+    config.write_text(
+        toml(
+            {
+                "kafka": {"bootstrap.servers": "127.0.0.1:1"},
+                "engine": {"model": str(tiny_model(tmp_path / "model")), "backup": str(backup)},
+                "batching": {"max_rows": 8},
+                "delivery": {"guarantee": "at_least_once"},
+            }
+        )
+    )
+    ended = call_command("check", "--config", str(config))
+    assert ended.code == 2
+    assert ended.message.startswith(f"forecast-worker: engine.backup: tiny old, its ONNX file, {ONE_ROW}")
+    assert closings(loaded) == {"1": 1, "old": 1}
+
+
 def test_so_is_the_backup_of_a_store(tmp_path: Path, loaded: list[CountedEngine]) -> None:
     store = TestStore(tmp_path / "tiny")
     store.publish("v1")

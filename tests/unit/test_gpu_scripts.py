@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_a_step_that_is_not_there_is_refused(tmp_path: Path, python: Path, scrip
     done = run(script, tmp_path, python, "dance")
     assert done.returncode == 64
     assert "got step 'dance', expected" in done.stderr
+
+
+def test_every_step_is_in_the_usage() -> None:
+    done = subprocess.run(["tools/gpu_session.sh"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 64
+    text = (ROOT / "tools" / "gpu_session.sh").read_text(encoding="utf-8")
+    steps = re.findall(r"^    (\w+)\) ?", text.partition("\nfor name in")[2], re.MULTILINE)
+    assert len(steps) == 11
+    assert [step for step in steps if not re.search(rf"^#     {step} ", done.stderr, re.MULTILINE)] == []
 
 
 def test_files_of_the_named_tests_and_modules_exist(tmp_path: Path, python: Path) -> None:

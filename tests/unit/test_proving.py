@@ -301,10 +301,11 @@ def test_what_is_not_proved_is_closed_and_refused_with_a_remedy(
 
 
 @pytest.mark.parametrize(
-    "error", [OutOfDeviceMemoryError("full"), FatalEngineError("lost"), SystemExit(1), ValueError()]
+    "error",
+    [EngineError("not back"), OutOfDeviceMemoryError("full"), FatalEngineError("lost"), SystemExit(1), ValueError()],
 )
 def test_what_says_nothing_of_the_model_goes_on_up_and_the_engine_is_closed(error: BaseException) -> None:
-    used = engine()
+    used = engine(plan=plan())
     with pytest.raises(type(error)) as raised, refused_unless_proved(used, "engine.model"):
         raise error
     assert raised.value is error

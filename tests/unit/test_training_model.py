@@ -77,6 +77,26 @@ def test_onnx_runtime_agrees_with_pytorch_at_any_batch_size(kind: str, tmp_path:
         assert largest_difference(model, tmp_path / "model.onnx", fields(rows)) < 1e-4
 
 
+def test_the_exported_graph_counts_weekdays_in_32_bit_integers_alone(tmp_path: Path) -> None:
+    """In half precision a date would be known to 16 days only, and not every TensorRT has INT64."""
+    onnx = pytest.importorskip("onnx")
+    features = dataclasses.replace(FEATURES, yearly_harmonics=0)
+    export(forecaster("tsmixer", 1, features), tmp_path / "model.onnx")
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(tmp_path / "model.onnx"))).graph
+    kinds = {each.name: each.type.tensor_type.elem_type for each in graph.value_info}
+    dates, back = {"as_of"}, 0
+    for node in graph.node:
+        if dates.isdisjoint(node.input):
+            continue
+        (result,) = node.output
+        if node.op_type == "Cast" and kinds[result] == onnx.TensorProto.FLOAT:
+            back += 1
+            continue
+        dates.add(result)
+        assert kinds[result] == onnx.TensorProto.INT32, node
+    assert back == 2  # of the history and of the horizon
+
+
 def test_a_missing_covariate_is_its_neutral_value() -> None:
     few = FeatureConfig(covariates=(), scale_floor=0.1, yearly_harmonics=0)
     assert list(few.inputs) == ["sales", "as_of"]
