@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
-from demo.training.accuracy import _known_baselines, _split  # noqa: E402 - after the check that PyTorch is there
-from demo.training.tasks import BAKERY  # noqa: E402
-from tests.helpers.series import made_series  # noqa: E402
+from demo.training.accuracy import _known_baselines, _split
+from demo.training.tasks import BAKERY
+from tests.helpers.series import made_series
 
 DATA = made_series(days=200)
 
