@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1,
         help="build so many plans at a time, all of them before anything is measured (default %(default)s)",
     )
+    parser.add_argument("--workspace-mib", type=int, help="most scratch memory of a plan (the library's own limit)")
     given = parser.parse_args(arguments)
     library = next((each for name in NAMES if (each := builder_library(name)) is not None), None)
     if library is None:
@@ -249,7 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
     graphs = sorted((path for path in given.graphs.glob("*.onnx") if given.only in path.name), key=_turn)
-    failed = _measured(Bench(library, load_cuda()), graphs, given.out, given.builders)
+    workspace_bytes = None if given.workspace_mib is None else given.workspace_mib << 20
+    failed = _measured(Bench(library, load_cuda()), graphs, given.out, given.builders, workspace_bytes)
     return 1 if failed or not graphs else 0
 
 
@@ -258,14 +260,16 @@ def _turn(graph: Path) -> tuple[bool, bool, str]:
     return not graph.name.startswith(PRIMARY), not graph.stem.endswith(".fp16"), graph.name
 
 
-def _measured(bench: Bench, graphs: Sequence[Path], out: Path, builders: int) -> int:
+def _measured(
+    bench: Bench, graphs: Sequence[Path], out: Path, builders: int, workspace_bytes: int | None = None
+) -> int:
     """Measure every graph, write after each, print the tables; returns how many failed. One that fails doesn't stop the others."""
     lines: list[Mapping[str, object]] = []
     failures: dict[str, str] = {}
     runtime = bench.library.runtime
     result: dict[str, object] = {"gpu": asdict(bench.gpu), "runtime": str(runtime), "aims": AIMS, "passes": lines}
-    result |= {"builders": builders, "failures": failures}
-    for graph, build in _builds(bench.library.runtime.name, graphs, builders):
+    result |= {"builders": builders, "workspace_bytes": workspace_bytes, "failures": failures}
+    for graph, build in _builds(bench.library.runtime.name, graphs, builders, workspace_bytes):
         try:
             lines.append(_measure(bench, build(), out))
         except Exception as error:  # noqa: BLE001 - whatever TensorRT, CUDA or a bug of ours did to this one
@@ -281,25 +285,25 @@ def _measured(bench: Bench, graphs: Sequence[Path], out: Path, builders: int) ->
 
 
 def _builds(
-    runtime: RuntimeName, graphs: Sequence[Path], builders: int
+    runtime: RuntimeName, graphs: Sequence[Path], builders: int, workspace_bytes: int | None
 ) -> Iterator[tuple[Path, Callable[[], BenchPlan]]]:
     """Each graph with what gives its plan, or raises why there is none; in order."""
     if builders == 1:
-        yield from ((graph, partial(_build, runtime, graph)) for graph in graphs)
+        yield from ((graph, partial(_build, runtime, graph, workspace_bytes)) for graph in graphs)
         return
     # In processes that were spawned: a CUDA context doesn't survive a fork.
     with ProcessPoolExecutor(builders, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_build, runtime, graph): graph for graph in graphs}
+        futures = {pool.submit(_build, runtime, graph, workspace_bytes): graph for graph in graphs}
         for future in as_completed(futures):
             print(f"{futures[future].name}: {'failed' if future.exception() else 'built'}", flush=True)
     yield from ((graph, future.result) for future, graph in futures.items())
 
 
-def _build(runtime: RuntimeName, graph: Path) -> BenchPlan:
+def _build(runtime: RuntimeName, graph: Path, workspace_bytes: int | None) -> BenchPlan:
     library = builder_library(runtime)
     if library is None:
         raise RuntimeError(f"{runtime} can't be imported in another process, expected it there as here")
-    return built(library, graph)
+    return built(library, graph, workspace_bytes)
 
 
 def _measure(bench: Bench, plan: BenchPlan, out: Path) -> Mapping[str, object]:

@@ -45,12 +45,18 @@ class BenchPlan:
         return f"{self.model}.{self.precision}"
 
 
-def built(library: Library, graph: Path) -> BenchPlan:
+def built(library: Library, graph: Path, workspace_bytes: int | None = None) -> BenchPlan:
     """Build `<model>.<precision>.onnx`, beside which `<model>.npz` lies. Raises what `Library.build` raises."""
     model, _, said = graph.stem.rpartition(".")
     precision: Precision = next(each for each in get_args(Precision) if each == said)
     began_s = time.monotonic()
-    request = BuildRequest(source=graph.name, graph=graph.read_bytes(), precision=precision, profiles=(PROFILE,))
+    request = BuildRequest(
+        source=graph.name,
+        graph=graph.read_bytes(),
+        precision=precision,
+        profiles=(PROFILE,),
+        workspace_bytes=workspace_bytes,
+    )
     made = library.build(request)
     built_s = time.monotonic() - began_s
     with np.load(graph.with_name(f"{model}.npz")) as rows:

@@ -12,7 +12,7 @@
 # OUT gets session-training.log, timing-pytorch.json, and for each trained model its report, retrained-<data>.json.
 #
 # Needs, by the environment: TORCH_PY, a Python >= 3.11 with PyTorch for CUDA, numpy, pyarrow, onnx and onnxruntime (default python3);
-# GPU, the index of the one to use (default 0). For a rehearsal without one: DEVICE=cpu, and TRAIN for more options of `train`.
+# GPU, the index of the one to use (default 0); ONLY, a part of the names of the models to time (default all). For a rehearsal without one: DEVICE=cpu, and TRAIN for more options of `train`.
 #
 # `train` fails unless the new model's metrics on the test days are within 2 % of the committed one's. A step that fails doesn't stop
 # the others; the exit code is the number of those that failed.
@@ -23,7 +23,7 @@ inputs=$(realpath "$1") out=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 steps=${*:-train pytorch}
-: "${TORCH_PY:=python3}" "${GPU:=0}" "${DEVICE:=cuda}" "${TRAIN:=}"
+: "${TORCH_PY:=python3}" "${GPU:=0}" "${DEVICE:=cuda}" "${TRAIN:=}" "${ONLY:=}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU OMP_NUM_THREADS=4 TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$work/inductor}
@@ -60,7 +60,7 @@ for name in $steps; do
     train) step "$name" 420 bash -c 'train freshretailnet' ;;
     train-bakery) step "$name" 420 bash -c 'train bakery' ;;
     pytorch-primary) step "$name" 150 "$TORCH_PY" -m demo.training timing --only freshretailnet-transformer --out "$out" ;;
-    pytorch) step "$name" 480 "$TORCH_PY" -m demo.training timing --out "$out" ;;
+    pytorch) step "$name" 480 "$TORCH_PY" -m demo.training timing --only "$ONLY" --out "$out" ;;
     *) echo "tools/gpu_training.sh: got step '$name', expected train, train-bakery, pytorch or pytorch-primary" >&2; exit 64 ;;
     esac
 done

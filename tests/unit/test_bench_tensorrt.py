@@ -32,7 +32,8 @@ def test_the_primary_comes_first_and_fp16_before_the_others() -> None:
 def test_a_plan_that_fails_costs_its_own_result_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def build(_runtime: str, graph: Path) -> Any:
+    def build(_runtime: str, graph: Path, workspace_bytes: int | None) -> Any:
+        assert workspace_bytes == 1 << 30
         if graph.stem == "b.int8":
             raise RuntimeError("no such kernel")
         return SimpleNamespace(name=graph.stem)
@@ -45,7 +46,7 @@ def test_a_plan_that_fails_costs_its_own_result_only(
     monkeypatch.setattr(tensorrt, "_build", build)
     monkeypatch.setattr(tensorrt, "_measure", measure)
     graphs = [Path(f"{name}.onnx") for name in ("a.fp16", "b.int8", "c.fp32")]
-    assert tensorrt._measured(bench(), graphs, tmp_path, 1) == 1
+    assert tensorrt._measured(bench(), graphs, tmp_path, 1, 1 << 30) == 1
     result = json.loads((tmp_path / "tensorrt.json").read_text(encoding="utf-8"))
     assert [each["graph"] for each in result["passes"]] == ["a.fp16", "c.fp32"]
     assert result["failures"] == {"b.int8": "RuntimeError: no such kernel"}
