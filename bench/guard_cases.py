@@ -140,11 +140,10 @@ def without_weekdays(inputs: Inputs) -> Inputs:
 def golden_share(model: Model, folder: Path) -> float:
     """Largest difference from the card's golden batch, as a share of what an INT8 plan may have: above 1 it isn't loaded."""
     card = load_card(folder / CARD_NAME)
-    inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
-    outputs = np.asarray(card.golden.outputs, np.float32)
-    allowed = tolerance_of(ALLOWANCES["int8"], card, Golden(inputs=inputs, outputs=outputs))
-    apart = np.abs(model.forecast(inputs).astype(np.float64) - outputs)
-    return float((apart / (allowed.absolute + allowed.relative * np.abs(outputs))).max())
+    golden = Golden.of_card(card)
+    allowed = tolerance_of(ALLOWANCES["int8"], card, golden)
+    apart = np.abs(model.forecast(dict(golden.inputs)).astype(np.float64) - golden.outputs)
+    return float((apart / (allowed.absolute + allowed.relative * np.abs(golden.outputs))).max())
 
 
 def swaps() -> Iterator[tuple[str, str]]:

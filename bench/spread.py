@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 PERCENTILES = (50, 90, 99)
 
 
@@ -28,3 +31,11 @@ def percentiles(values: Sequence[float]) -> Mapping[str, float]:
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """By how much y grows per x, by least squares. Raises `statistics.StatisticsError` with fewer than two points."""
     return statistics.linear_regression(xs, ys).slope
+
+
+def quantiles(seconds: NDArray[np.float64]) -> dict[str, float]:
+    """Count, and how long the steps took, seconds. Only the count if there are none."""
+    if not len(seconds):
+        return {"steps": 0}
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    return {"steps": len(seconds), **{name: float(np.quantile(seconds, share)) for name, share in shares.items()}}

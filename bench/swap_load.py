@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bench.job import ROOT, ContenderError
 from bench.machine import load_average, machine
-from bench.spread import spread
+from bench.spread import quantiles, spread
 from bench.swap_job import Feed, Place, ready, wait_for
 from bench.swap_models import versions_of
 from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
@@ -176,14 +176,6 @@ def judged(notes: NDArray[np.float64], blocks: Sequence[Block]) -> dict[str, obj
         "blocks": shown,
         "met": steps["during"]["p99"] <= LIMIT * steps["without"]["p99"],
     }
-
-
-def quantiles(seconds: NDArray[np.float64]) -> dict[str, float]:
-    """Count, and how long the steps took, seconds. Only the count if there are none."""
-    if not len(seconds):
-        return {"steps": 0}
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
-    return {"steps": len(seconds), **{name: float(np.quantile(seconds, share)) for name, share in shares.items()}}
 
 
 def checked(place: Place, published: Sequence[VersionId]) -> dict[str, object]:

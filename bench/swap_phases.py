@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.spread import quantiles
 from worker.loading import Loader
 from worker.model_status import Phase
 
@@ -35,7 +36,7 @@ class Phases:
 def steps_by_phase(
     began_s: Sequence[float], seconds: Sequence[float], phases: Sequence[tuple[str, float, float]]
 ) -> dict[str, dict[str, float]]:
-    """Name of a phase, or "none" -> how many steps had their middle in it, and the median, 99th percentile and longest of them.
+    """Name of a phase, or "none" -> `quantiles` of the steps that had their middle in it; phases without any are left out.
 
     began_s, seconds: of each step. phases: as `Phases` has them, in any order.
     """
@@ -43,15 +44,5 @@ def steps_by_phase(
     names = np.full(len(took), NO_PHASE, dtype=object)
     for name, first_s, last_s in phases:
         names[(middles >= first_s) & (middles < last_s)] = name
-    found = {}
-    for name in dict.fromkeys((NO_PHASE, *(each for each, _, _ in phases))):
-        some = took[names == name]
-        if some.size:
-            p50, p99 = np.quantile(some, [0.5, 0.99])
-            found[name] = {
-                "steps": int(some.size),
-                "p50_s": float(p50),
-                "p99_s": float(p99),
-                "worst_s": float(some.max()),
-            }
-    return found
+    wanted = dict.fromkeys((NO_PHASE, *(each for each, _, _ in phases)))
+    return {name: quantiles(took[names == name]) for name in wanted if (names == name).any()}

@@ -169,7 +169,7 @@ def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, 
         "runs": len(load.runs),
         "refused": {str(version): reason for version, reason in world.status.refused.items()},
         "loading_s": mean_seconds(world.status.loads),
-        "steps_by_phase": steps_by_phase(load.began_s, load.seconds, phases.found),
+        "steps_s_by_phase": steps_by_phase(load.began_s, load.seconds, phases.found),
     }
 
 

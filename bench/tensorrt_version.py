@@ -79,11 +79,7 @@ def write_version(
     (folder / "plans").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model / MODEL_NAME, folder / MODEL_NAME)
     card = load_card(model / CARD_NAME)
-    golden = Golden(
-        inputs={name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()},
-        outputs=np.asarray(card.golden.outputs, np.float32),
-    )
-    tolerance = tolerance_of(ALLOWANCES[plan.precision], card, golden)
+    tolerance = tolerance_of(ALLOWANCES[plan.precision], card, Golden.of_card(card))
     entry = Plan(
         file=f"plans/{plan.precision}.plan",
         sha256=hashlib.sha256(plan.content).hexdigest(),

@@ -68,12 +68,11 @@ def golden_of(card: EngineCard, graph: Graph, columns: Columns | None) -> Golden
     Raises `InputError` if that differs from the card's reference by more than the card allows.
     """
     run = OnnxRun(graph.path)
-    own = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
-    found = run.forecasts(own)
-    reference = np.asarray(card.golden.outputs, np.float32)
-    allowed = card.golden.absolute_tolerance + card.golden.relative_tolerance * np.abs(reference)
-    if not (np.abs(found - reference) <= allowed).all():
-        worst = float(np.abs(found - reference).max())
+    stated = Golden.of_card(card)
+    own, found = stated.inputs, run.forecasts(stated.inputs)
+    allowed = card.golden.absolute_tolerance + card.golden.relative_tolerance * np.abs(stated.outputs)
+    if not (np.abs(found - stated.outputs) <= allowed).all():
+        worst = float(np.abs(found - stated.outputs).max())
         raise InputError(
             str(graph.path),
             [

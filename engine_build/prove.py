@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class Golden:
 
     inputs: Mapping[str, FloatArray]
     outputs: FloatArray
+
+    @classmethod
+    def of_card(cls, card: EngineCard) -> Self:
+        """The golden batch of `card`, with the outputs that it states."""
+        inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
+        return cls(inputs=inputs, outputs=np.asarray(card.golden.outputs, np.float32))
 
     @property
     def rows(self) -> int:

@@ -97,8 +97,8 @@ def propose(
     """A profile for traffic of `demand` rows per commit window, in batches of sizes `batches` (None: as the demand).
 
     max: the demand's `quantile` and `headroom` more, rounded up, within memory (bytes there are, bytes a row takes). opt: half
-    of all rows come in batches up to it. min: `LEAST_ROWS`, as far as the others allow. CUDA graphs: powers of two up to 512 to which `graph_share` of the batches of
-    that size are padded. Raises `TrafficError` if memory doesn't suffice for a row.
+    of all rows come in batches up to it. min: as `profile_of` has it. CUDA graphs: powers of two from there up to 512 to which
+    `graph_share` of the batches of that size are padded. Raises `TrafficError` if memory doesn't suffice for a row.
     """
     sizes = batches or demand
     wanted = demand.quantile(quantile)

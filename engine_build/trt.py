@@ -199,7 +199,7 @@ class Library:
 
     def _parsed(self, builder: Any, request: BuildRequest) -> Network:  # noqa: ANN401
         flags = self._trt.NetworkDefinitionCreationFlag
-        wanted = "STRONGLY_TYPED" if hasattr(flags, "STRONGLY_TYPED") else "EXPLICIT_BATCH"
+        wanted = "STRONGLY_TYPED" if self._is_strongly_typed else "EXPLICIT_BATCH"
         network: Network = builder.create_network(1 << int(getattr(flags, wanted)) if hasattr(flags, wanted) else 0)
         parser = self._trt.OnnxParser(network, self._logger)
         if not parser.parse(request.graph):
@@ -222,7 +222,11 @@ class Library:
 
     def _is_weak(self, precision: Precision) -> bool:
         """Whether flags, not the graph, decide what is computed in `precision`."""
-        return precision != "fp32" and not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        return precision != "fp32" and not self._is_strongly_typed
+
+    @property
+    def _is_strongly_typed(self) -> bool:
+        return hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     def _precision(self, config: Config, network: Network, precision: Precision, *, held: bool) -> int | None:
         """Set what `precision` needs. How many layers are held to FP32; None where the graph alone says it, or none is held."""

@@ -38,21 +38,18 @@ def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, thre
     None: the baselines' numbers stay those that the file in `out` has, as they don't depend on the models.
     """
     data = task.load()
-    known: dict[str, Any] = {}
+    start = task.test_start(data)
     if baselines is None:
-        known = _known_baselines(task, data, out / f"accuracy-{task.name}.json")
+        compared = _known_baselines(task, data, out / f"accuracy-{task.name}.json")
     else:
         write_missing(task, baselines)
+        compared = _reports(task, data, read_baselines(task, baselines))
     windows = Windows(data, task.features.inputs, torch.device("cpu"))
     found = {name: models / f"{task.name}-{name}" for name in task.recipes}
     precisions = {
         name: _by_precision(task, data, windows, folder / "model.onnx", threads) for name, folder in found.items()
     }
-    start = task.test_start(data)
-    forecasts = {name: each["fp32"] for name, each in precisions.items()}
-    if baselines is not None:
-        forecasts |= read_baselines(task, baselines)
-    reports = {name: report(outcome(task, data, forecast, start)) for name, forecast in forecasts.items()} | known
+    reports = _reports(task, data, {name: each["fp32"] for name, each in precisions.items()}) | compared
     content = {
         **_split(task, data),
         "machine": platform.machine(),
@@ -70,6 +67,11 @@ def measure(task: Task, models: Path, baselines: Path | None, out: Path, *, thre
         card.write(task, name, folder, precisions[name], data, version=VERSION)
     (out / f"accuracy-{task.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print_lines(reports, next(iter(task.recipes)), list(task.recipes))
+
+
+def _reports(task: Task, data: SeriesSet, forecasts: Mapping[str, FloatArray]) -> dict[str, Any]:
+    start = task.test_start(data)
+    return {name: report(outcome(task, data, forecast, start)) for name, forecast in forecasts.items()}
 
 
 def _split(task: Task, data: SeriesSet) -> dict[str, object]:

@@ -76,7 +76,6 @@ class WindowFeatures(nn.Module):
 
     same_weekday: Tensor
     weekdays: Tensor
-    week_days: Tensor
     past_offsets: Tensor
     next_offsets: Tensor
     angles: Tensor
@@ -86,7 +85,6 @@ class WindowFeatures(nn.Module):
         self.config = config
         self.register_buffer("same_weekday", _same_weekday(), persistent=False)
         self.register_buffer("weekdays", torch.arange(7, dtype=torch.float32), persistent=False)
-        self.register_buffer("week_days", torch.tensor(7, dtype=torch.int32), persistent=False)
         self.register_buffer("past_offsets", torch.arange(1 - HISTORY_DAYS, 1, dtype=torch.int32), persistent=False)
         self.register_buffer("next_offsets", torch.arange(1, HORIZON_DAYS + 1, dtype=torch.int32), persistent=False)
         angles = 2 * math.pi * torch.arange(1, config.yearly_harmonics + 1, dtype=torch.float32)
@@ -190,7 +188,7 @@ class WindowFeatures(nn.Module):
         In integers, which no engine computes in half precision: float16 knows today only to 16 days.
         """
         since = day + _MONDAY
-        weekday = (since - torch.div(since, self.week_days, rounding_mode="trunc") * self.week_days).float()
+        weekday = (since - 7 * torch.div(since, 7, rounding_mode="trunc")).float()
         return (1.0 - (weekday.unsqueeze(2) - self.weekdays).abs()).clamp(min=0.0)
 
     def _static(self, fields: dict[str, Tensor], ratio: Tensor, counted: Tensor, scale: Tensor) -> Tensor:

@@ -55,11 +55,6 @@ def rows_like(card: EngineCard, rows: int) -> dict[str, Any]:
     return columns
 
 
-def golden_of(card: EngineCard) -> Golden:
-    inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
-    return Golden(inputs=inputs, outputs=np.asarray(card.golden.outputs, np.float32))
-
-
 def graph_at(precision: Precision, name: str, card: EngineCard, folder: Path) -> GraphBytes:
     source, target = MODELS / name / "model.onnx", folder / "graph.onnx"
     if precision == "fp32":
@@ -73,7 +68,7 @@ def graph_at(precision: Precision, name: str, card: EngineCard, folder: Path) ->
 @pytest.mark.parametrize("name", PRIMARY)
 def test_a_plan_is_built_proved_and_measured(site: Site, tmp_path: Path, name: str, precision: Precision) -> None:
     card = load_card(MODELS / name / "card.json")
-    order = PlanOrder(card=card, golden=golden_of(card), profiles=(PROFILE,))
+    order = PlanOrder(card=card, golden=Golden.of_card(card), profiles=(PROFILE,))
     graph = graph_at(precision, name, card, tmp_path)
     plan = build_plan(site, order, graph, progress=None, clock_s=time.monotonic)
     assert plan.problems == ()
@@ -111,7 +106,7 @@ def test_auto_ends_in_five_minutes_and_publishes_what_fits_this_gpu(site: Site, 
 
 def test_build_load_close_and_failed_loads_give_the_memory_back(site: Site) -> None:
     card = load_card(MODELS / "bakery-smoother" / "card.json")
-    order = PlanOrder(card=card, golden=golden_of(card), profiles=(SHORT,))
+    order = PlanOrder(card=card, golden=Golden.of_card(card), profiles=(SHORT,))
     graph = GraphBytes.of("fp32", (MODELS / "bakery-smoother" / "model.onnx").read_bytes())
     plan = build_plan(site, order, graph, progress=None, clock_s=time.monotonic).content
     for _ in range(10):  # CUDA and TensorRT load code lazily and keep it
@@ -129,7 +124,7 @@ def test_build_load_close_and_failed_loads_give_the_memory_back(site: Site) -> N
 
 def test_a_batch_above_the_profile_is_refused(site: Site) -> None:
     card = load_card(MODELS / "bakery-smoother" / "card.json")
-    order = PlanOrder(card=card, golden=golden_of(card), profiles=(SHORT,))
+    order = PlanOrder(card=card, golden=Golden.of_card(card), profiles=(SHORT,))
     graph = GraphBytes.of("fp32", (MODELS / "bakery-smoother" / "model.onnx").read_bytes())
     plan = build_plan(site, order, graph, progress=None, clock_s=time.monotonic).content
     inputs = {name: np.resize(values, (513, *values.shape[1:])) for name, values in order.golden.inputs.items()}

@@ -13,10 +13,10 @@ def test_each_step_counts_for_the_phase_that_its_middle_is_in() -> None:
     began_s, seconds = [0.0, 1.0, 2.0, 3.0, 4.0], [0.5, 0.6, 0.7, 0.8, 0.9]
     found = steps_by_phase(began_s, seconds, [("prove", 2.9, 4.2), ("load", 0.9, 2.0)])
     assert {name: each["steps"] for name, each in found.items()} == {"none": 3, "prove": 1, "load": 1}
-    assert found["load"]["worst_s"] == pytest.approx(0.6)
-    assert found["prove"]["p50_s"] == pytest.approx(0.8)
-    assert found["none"]["worst_s"] == pytest.approx(0.9)
-    assert found["none"]["p50_s"] == pytest.approx(0.7)
+    assert found["load"]["max"] == pytest.approx(0.6)
+    assert found["prove"]["p50"] == pytest.approx(0.8)
+    assert found["none"]["max"] == pytest.approx(0.9)
+    assert found["none"]["p50"] == pytest.approx(0.7)
 
 
 def test_without_steps_or_phases_there_is_nothing_to_tell() -> None:

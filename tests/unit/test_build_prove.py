@@ -33,11 +33,6 @@ def card_of(name: str) -> EngineCard:
     return load_card(MODELS / name / "card.json")
 
 
-def golden_of(card: EngineCard) -> Golden:
-    inputs = {name: np.asarray(values, np.float32) for name, values in card.golden.inputs.items()}
-    return Golden(inputs=inputs, outputs=np.asarray(card.golden.outputs, np.float32))
-
-
 class OnnxRunner:
     def __init__(self, path: Path) -> None:
         self._session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -70,7 +65,7 @@ GOLDEN = Golden(inputs={"x": X}, outputs=right(X))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_committed_model_proves_itself_in_onnx_runtime(name: str) -> None:
     card = card_of(name)
-    golden = golden_of(card)
+    golden = Golden.of_card(card)
     proof = prove(
         OnnxRunner(MODELS / name / "model.onnx"), golden, PROFILE, tolerance_of(ALLOWANCES["fp32"], card, golden)
     )
@@ -164,7 +159,7 @@ def test_rows_that_padding_spoils_fail() -> None:
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.01), ("int8", 0.25)])
 def test_low_precision_may_err_by_a_share_of_value_and_mean(precision: Precision, share: float) -> None:
     card = card_of("bakery-lstm")
-    golden = golden_of(card)
+    golden = Golden.of_card(card)
     tolerance = tolerance_of(ALLOWANCES[precision], card, golden)
     assert tolerance.relative == share
     assert tolerance.absolute == pytest.approx(share * np.abs(golden.outputs).mean())
@@ -220,7 +215,7 @@ def test_tolerances_can_be_named() -> None:
     assert found["int8"] == Allowance(pointwise=0.3, summed=0.05)
     assert found["fp16"] == ALLOWANCES["fp16"]
     card = card_of(NAMES[0])
-    tolerance = tolerance_of(found["fp32"], card, golden_of(card))
+    tolerance = tolerance_of(found["fp32"], card, Golden.of_card(card))
     assert (tolerance.relative, tolerance.summed) == (1e-3, 0.002)
 
 
@@ -236,7 +231,7 @@ def test_what_is_no_tolerance_is_refused(text: str) -> None:
 
 def test_a_graph_that_errs_more_itself_may_err_more_on_the_gpu() -> None:
     card = card_of(NAMES[0])
-    golden = golden_of(card)
+    golden = Golden.of_card(card)
     found = golden.outputs + np.float32(0.4) * (np.abs(golden.outputs) + np.abs(golden.outputs).mean())
     own = pointwise_error(found, golden)
     assert own == pytest.approx(0.4, rel=1e-4)
