@@ -77,13 +77,15 @@ def prove(engine: Engine, card: EngineCard) -> None:
 def prove_sizes(engine: Engine, card: EngineCard) -> None:
     """Run every size that will be used with golden rows; so the first real batches find the engine warm, too.
 
-    A plan runs them in every slot, as each has contexts and graphs of its own. The ONNX file has one session for all slots.
+    A plan runs them in every slot, as each has memory and graphs of its own, with the golden rows in another order: a slot that
+    is handed another one's forecasts is found out. The ONNX file has one session for all slots.
     Raises `ProofError` if one is wrong or a row depends on its neighbours; `EngineError` if it fails.
     """
     for rows in sizes(card, engine):
-        tiled, places = _tiled(card, rows)
-        for values in _compute(engine, tiled, rows, every_slot=engine.spec.plan is not None):
-            _compare(values, places, engine, card, f"batch of {rows} rows")
+        with _slots(engine, every=engine.spec.plan is not None) as slots:
+            for slot in slots:
+                tiled, places = _tiled(card, rows, first=slot.index)
+                _compare(_computed(engine, slot, tiled, rows), places, engine, card, f"batch of {rows} rows")
 
 
 def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
@@ -123,20 +125,22 @@ def compute(engine: Engine, columns: Columns, rows: int) -> NDArray[np.float32]:
 
     Raises `EngineError`; the engine's slots are all free again afterwards.
     """
-    (values,) = _compute(engine, columns, rows, every_slot=False)
-    return values
+    with _slots(engine, every=False) as (slot,):
+        return _computed(engine, slot, columns, rows)
 
 
-def _compute(engine: Engine, columns: Columns, rows: int, *, every_slot: bool) -> list[NDArray[np.float32]]:
+@contextmanager
+def _slots(engine: Engine, *, every: bool) -> Iterator[list[Slot]]:
+    """One free slot, or every one, for so long. Raises `EngineError` if none is free."""
     slots = []
     while (slot := engine.acquire()) is not None:
         slots.append(slot)
-        if not every_slot:
+        if not every:
             break
     if not slots:
         raise EngineError("no slot is free")
     try:
-        return [_computed(engine, slot, columns, rows) for slot in slots]
+        yield slots
     finally:
         for slot in slots:
             with suppress(ValueError):  # a batch that didn't come back keeps its slot; the engine goes as a whole
@@ -152,9 +156,9 @@ def _computed(engine: Engine, slot: Slot, columns: Columns, rows: int) -> NDArra
     return np.array(engine.collect(ticket).values, np.float32)
 
 
-def _tiled(card: EngineCard, rows: int) -> tuple[Columns, NDArray[np.intp]]:
-    """A batch of golden rows, over and over, and which of them each row is."""
-    places = np.arange(rows) % len(card.golden.outputs)
+def _tiled(card: EngineCard, rows: int, first: int = 0) -> tuple[Columns, NDArray[np.intp]]:
+    """A batch of golden rows from `first` on, over and over, and which of them each row is."""
+    places = (first + np.arange(rows)) % len(card.golden.outputs)
     return {name: column[places] for name, column in golden_columns(card).items()}, places
 
 

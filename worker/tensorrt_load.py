@@ -116,13 +116,13 @@ class _Assembly:
         layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), rows)
         scratch_bytes = max(loaded.scratch_bytes, ALIGNMENT_BYTES)
         hosts = [self._made(cuda.allocate_pinned, cuda.free_pinned, layout.size_bytes) for _ in range(count)]
-        devices = [self._made(self._allocate, cuda.free, layout.size_bytes) for _ in range(count)]
+        device = self._made(self._allocate, cuda.free, layout.size_bytes)
         scratch = self._made(self._allocate, cuda.free, scratch_bytes)
         stream = self._made(cuda.create_stream, cuda.destroy_stream)
         events = [self._made(cuda.create_event, cuda.destroy_event) for _ in range(count)]
         lanes = tuple(
-            Lane(cuda, layout, host=h, device=d, stream=stream, event=e, index=i, max_rows=spec.max_rows)
-            for i, (h, d, e) in enumerate(zip(hosts, devices, events, strict=True))
+            Lane(cuda, layout, host=host, device=device, stream=stream, event=event, index=i, max_rows=spec.max_rows)
+            for i, (host, event) in enumerate(zip(hosts, events, strict=True))
         )
 
         def new_context(profile: int) -> PlanContext:
@@ -142,17 +142,14 @@ class _Assembly:
     ) -> None:
         """Contexts, a first run of every shape, graphs."""
         for profile in sorted({shape.profile for shape in shapes.warm_up}):
-            first = new_context(profile)
-            lanes[0].use(profile, first)
-            for lane in lanes[1:]:
-                lane.use(profile, self._another(new_context, profile) or first)
-        for lane in lanes:
-            for shape in shapes.warm_up:
-                lane.start(shape.rows, shape)
-            self._cuda.synchronize(stream)
-        for lane in lanes:
-            for shape in shapes.graphs:
-                self._capture(lane, shape, new_context, stream)
+            context = new_context(profile)
+            for lane in lanes:
+                lane.use(profile, context)
+        for shape in shapes.warm_up:
+            lanes[0].start(shape.rows, shape)
+        self._cuda.synchronize(stream)
+        for shape in shapes.graphs:
+            self._capture(lanes, shape, new_context, stream)
 
     def _another(self, new_context: Callable[[int], PlanContext], profile: int) -> PlanContext | None:
         """One more context on a profile that has one; None if the plan doesn't allow that."""
@@ -166,30 +163,33 @@ class _Assembly:
             # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
             self._cuda.raise_pending("making a second context")
             self._shareable = False
-            log.warning(
-                "the plan allows one context per profile: slots share it, without CUDA graphs", error=str(error)
-            )
+            log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
             return None
 
-    def _capture(self, lane: Lane, shape: Shape, new_context: Callable[[int], PlanContext], stream: int) -> None:
-        """A graph of one shape for one lane, in a context of its own; without one if TensorRT can't be captured here."""
+    def _capture(
+        self, lanes: tuple[Lane, ...], shape: Shape, new_context: Callable[[int], PlanContext], stream: int
+    ) -> None:
+        """A graph of one shape for each lane, in a context of their own; without if TensorRT can't be captured here."""
         context = self._another(new_context, shape.profile)
         if context is None:
             return
-        try:
-            graph = lane.capture(context, shape.rows)
-        except (FatalEngineError, OutOfDeviceMemoryError):
-            raise
-        except EngineError as error:
-            self._cuda.synchronize(stream)
-            log.warning("no CUDA graph for this batch size: it can't be captured", rows=shape.rows, error=str(error))
-            return
-        try:
-            executable = self._made(lambda: self._cuda.instantiate(graph), self._cuda.destroy_executable)
-        finally:
-            _freed(self._cuda.destroy_graph, graph)
-        lane.replay(shape.rows, executable)
-        lane.start(shape.rows, shape)
+        for lane in lanes:
+            try:
+                graph = lane.capture(context, shape.rows)
+            except (FatalEngineError, OutOfDeviceMemoryError):
+                raise
+            except EngineError as error:
+                self._cuda.synchronize(stream)
+                log.warning(
+                    "no CUDA graph for this batch size: it can't be captured", rows=shape.rows, error=str(error)
+                )
+                return
+            try:
+                executable = self._made(self._cuda.instantiate, self._cuda.destroy_executable, graph)
+            finally:
+                _freed(self._cuda.destroy_graph, graph)
+            lane.replay(shape.rows, executable)
+            lane.start(shape.rows, shape)
         self._cuda.synchronize(stream)
 
     def _allocate(self, size_bytes: int) -> int:
@@ -197,7 +197,7 @@ class _Assembly:
             return self._cuda.allocate(size_bytes)
         except OutOfDeviceMemoryError as error:
             raise OutOfDeviceMemoryError(
-                f"{size_bytes / MIB:,.1f} MiB of device memory can't be had: {error}; lower engine.slots or batching.max_rows, "
+                f"{size_bytes / MIB:,.1f} MiB of device memory can't be had: {error}; lower batching.max_rows, "
                 "use a plan with a smaller profile, or take other work off this GPU"
             ) from error
 

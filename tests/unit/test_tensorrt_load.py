@@ -172,10 +172,10 @@ def test_weights_that_do_not_fit_say_so(folder: PlanFolder) -> None:
     gpu.assert_empty()
 
 
-def test_slots_that_do_not_fit_say_so(folder: PlanFolder) -> None:
-    gpu = FakeGpu(FakeCuda(total_bytes=9000))
+def test_batches_that_do_not_fit_say_so(folder: PlanFolder) -> None:
+    gpu = FakeGpu(FakeCuda(total_bytes=7000))
     with pytest.raises(
-        OutOfDeviceMemoryError, match=r"MiB of device memory can't be had: .*are free; lower engine\.slots"
+        OutOfDeviceMemoryError, match=r"MiB of device memory can't be had: .*are free; lower batching\.max_rows"
     ):
         folder.load(gpu)
     gpu.assert_empty()
@@ -270,7 +270,7 @@ def test_a_plan_that_allows_one_context_per_profile_runs_without_graphs(tmp_path
     with structlog.testing.capture_logs() as logs:
         engine = folder.load(gpu, slots=3)
     assert [line["event"] for line in logs] == [
-        "the plan allows one context per profile: slots share it, without CUDA graphs"
+        "the plan allows one context per profile: no CUDA graphs"
     ]
     assert gpu.fake.executables == {}
     assert all(right(engine, rows) for rows in (1, 2, 16))
