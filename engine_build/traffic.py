@@ -22,6 +22,10 @@ LEAST_ROWS: Final = 2
 H200, others each time, in the LSTM and in the Transformer in INT8; at two and more none
 (bench/results/one-row-h200.json)."""
 
+LEAST_GRAPH_ROWS: Final = 64
+"""Below this one graph serves all: on an H200, 64 rows take up to 1.2 times as long as two (bench/results/tensorrt.json), and each
+graph makes every load of the plan longer by a fifth of a second."""
+
 LARGEST_GRAPH_ROWS: Final = 512
 """Above this a launch costs little beside the work, so a CUDA graph gains nothing worth its memory."""
 
@@ -97,8 +101,8 @@ def propose(
     """A profile for traffic of `demand` rows per commit window, in batches of sizes `batches` (None: as the demand).
 
     max: the demand's `quantile` and `headroom` more, rounded up, within memory (bytes there are, bytes a row takes). opt: half
-    of all rows come in batches up to it. min: as `profile_of` has it. CUDA graphs: powers of two from there up to 512 to which
-    `graph_share` of the batches of that size are padded. Raises `TrafficError` if memory doesn't suffice for a row.
+    of all rows come in batches up to it. min: as `profile_of` has it. CUDA graphs: powers of two from 64 up to 512 (or the profile's
+    most rows, if fewer than 64) to which `graph_share` of the batches of that size are padded. Raises `TrafficError` if memory doesn't suffice for a row.
     """
     sizes = batches or demand
     wanted = demand.quantile(quantile)
@@ -115,7 +119,7 @@ def propose(
             most = bound
     usual = min(rounded_up(sizes.quantile(0.5, by_rows=True)), most)
     profile = profile_of(Profile(min_rows=1, opt_rows=usual, max_rows=most))
-    graphs, covered = _graph_rows(sizes, profile.min_rows, min(most, LARGEST_GRAPH_ROWS), graph_share)
+    graphs, covered = _graph_rows(sizes, min(most, LARGEST_GRAPH_ROWS), graph_share)
     notes.append(f"opt: half of all rows come in batches of up to {usual:,}")
     if profile.opt_rows > usual:
         notes.append(f"min: {profile.min_rows}, as single rows are padded")
@@ -132,9 +136,10 @@ def rounded_up(rows: float) -> int:
     return -(-whole // step) * step
 
 
-def _graph_rows(sizes: Sizes, least: int, largest: int, share: float) -> tuple[tuple[int, ...], float]:
-    """The powers of two that small batches are padded to, most used first until `share` of them is covered; of all batches."""
-    steps = [1 << power for power in range(largest.bit_length()) if least <= 1 << power <= largest]
+def _graph_rows(sizes: Sizes, largest: int, share: float) -> tuple[tuple[int, ...], float]:
+    """The sizes that small batches are padded to, most used first until `share` of them is covered; of all batches."""
+    powers = [1 << power for power in range(largest.bit_length())]
+    steps = [rows for rows in powers if LEAST_GRAPH_ROWS <= rows <= largest] or [largest]
     small = sizes.rows <= steps[-1]
     total = float(sizes.counts.sum())
     if not small.any():

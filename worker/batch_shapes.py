@@ -52,31 +52,49 @@ class BatchShapes:
             raise ValueError(f"batch rows: got {max_rows}, the plan's profiles take {largest} at most")
         self._profiles = tuple(profiles)
         self._graph_rows = sorted(rows for rows in set(graph_rows) if 1 <= rows <= largest and self._fits(rows))
-        self._by_rows = [self._find(rows) for rows in range(1, max_rows + 1)]
+        self._found = {self._find(rows) for rows in self._turns(max_rows)}
 
     def shape_for(self, rows: int) -> Shape:
         """How a batch of `rows` rows is run, 1 <= rows <= max_rows."""
-        return self._by_rows[rows - 1]
+        return self._find(rows)
 
     @property
     def capacity_rows(self) -> int:
         """Rows that the memory must have room for; at least the largest batch."""
-        return max(shape.rows for shape in self._by_rows)
+        return max(shape.rows for shape in self._found)
+
+    @property
+    def profiles(self) -> tuple[int, ...]:
+        """The profiles in use, ascending."""
+        return tuple(sorted({shape.profile for shape in self._found}))
 
     @property
     def graphs(self) -> tuple[Shape, ...]:
         """The shapes that a graph is wanted for, smallest first."""
-        return tuple(sorted({shape for shape in self._by_rows if shape.graph}, key=lambda shape: shape.rows))
+        return tuple(sorted({shape for shape in self._found if shape.graph}, key=lambda shape: shape.rows))
 
     @property
     def warm_up(self) -> tuple[Shape, ...]:
         """Shapes without a graph, to be run once before serving: each profile in use at its fewest, tuned and most rows."""
         most, wanted = self.capacity_rows, set()
-        for index in {shape.profile for shape in self._by_rows}:
+        for index in self.profiles:
             profile = self._profiles[index]
             for rows in (profile.min_rows, profile.opt_rows, profile.max_rows):
                 wanted.add(Shape(index, min(rows, most), graph=False))
         return tuple(sorted(wanted, key=lambda shape: (shape.profile, shape.rows)))
+
+    def _turns(self, max_rows: int) -> set[int]:
+        """Every batch size at which profile or graph may turn to another one, and the one before it.
+
+        So few, as a version is loaded while another one serves: to ask for each of thousands of sizes would keep Python busy for
+        many times the length of a batch.
+        """
+        ends = {1, max_rows, FREE_ROWS}
+        for profile in self._profiles:
+            ends |= {profile.min_rows - 1, profile.max_rows}
+        for graph in self._graph_rows:
+            ends |= {graph, -(-graph // MAX_PADDING) - 1}
+        return {rows for end in ends for rows in (end, end + 1) if 1 <= rows <= max_rows}
 
     def _find(self, rows: int) -> Shape:
         graph = next((size for size in self._graph_rows if size >= rows), None)

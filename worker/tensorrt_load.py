@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from worker.deadline import Clock
 from worker.engine import EngineSpec
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.tensorrt_engine import TensorRtEngine
-from worker.tensorrt_lane import ALIGNMENT_BYTES, Lane, Layout
+from worker.tensorrt_lane import ALIGNMENT_BYTES, Lane, Layout, Runs
 from worker.tensorrt_runtime import LoadedPlan, PlanContext, PlanRefusedError, TensorRtLibrary
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,6 @@ class _Assembly:
     def __init__(self, cuda: Cuda, cleanup: ExitStack) -> None:
         self._cuda = cuda
         self._cleanup = cleanup
-        self._shareable = True
 
     def keep(self, free: Callable[..., None], *arguments: int) -> None:
         """Free it when its time comes. What can't be freed is logged, and the rest is freed all the same."""
@@ -112,17 +111,18 @@ class _Assembly:
         self, loaded: LoadedPlan, spec: EngineSpec, shapes: BatchShapes, count: int
     ) -> tuple[tuple[Lane, ...], int]:
         """Lanes that have run every shape once, and their stream."""
-        cuda, rows = self._cuda, shapes.capacity_rows
-        layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), rows)
+        cuda = self._cuda
+        layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), shapes.capacity_rows)
         scratch_bytes = max(loaded.scratch_bytes, ALIGNMENT_BYTES)
-        hosts = [self._made(cuda.allocate_pinned, cuda.free_pinned, layout.size_bytes) for _ in range(count)]
+        host = self._made(cuda.allocate_pinned, cuda.free_pinned, count * layout.size_bytes)
         device = self._made(self._allocate, cuda.free, layout.size_bytes)
         scratch = self._made(self._allocate, cuda.free, scratch_bytes)
         stream = self._made(cuda.create_stream, cuda.destroy_stream)
         events = [self._made(cuda.create_event, cuda.destroy_event) for _ in range(count)]
+        runs = Runs(cuda, layout, device=device, stream=stream)
         lanes = tuple(
-            Lane(cuda, layout, host=host, device=device, stream=stream, event=event, index=i, max_rows=spec.max_rows)
-            for i, (host, event) in enumerate(zip(hosts, events, strict=True))
+            Lane(cuda, runs, host=host + index * layout.size_bytes, event=event, index=index, max_rows=spec.max_rows)
+            for index, event in enumerate(events)
         )
 
         def new_context(profile: int) -> PlanContext:
@@ -131,66 +131,48 @@ class _Assembly:
             return context
 
         try:
-            self._prepare(lanes, shapes, new_context, stream)
+            for profile in shapes.profiles:
+                runs.use(profile, new_context(profile))
+            for shape in shapes.warm_up:
+                lanes[0].start(shape.rows, shape)
+            cuda.synchronize(stream)
+            self._capture(runs, lanes[0], shapes.graphs, new_context)
         except EngineError:
             self._settle(stream)
             raise
         return lanes, stream
 
-    def _prepare(
-        self, lanes: tuple[Lane, ...], shapes: BatchShapes, new_context: Callable[[int], PlanContext], stream: int
-    ) -> None:
-        """Contexts, a first run of every shape, graphs."""
-        for profile in sorted({shape.profile for shape in shapes.warm_up}):
-            context = new_context(profile)
-            for lane in lanes:
-                lane.use(profile, context)
-        for shape in shapes.warm_up:
-            lanes[0].start(shape.rows, shape)
-        self._cuda.synchronize(stream)
-        for shape in shapes.graphs:
-            self._capture(lanes, shape, new_context, stream)
-
-    def _another(self, new_context: Callable[[int], PlanContext], profile: int) -> PlanContext | None:
-        """One more context on a profile that has one; None if the plan doesn't allow that."""
-        if not self._shareable:
-            return None
-        try:
-            return new_context(profile)
-        except (FatalEngineError, OutOfDeviceMemoryError):
-            raise
-        except EngineError as error:
-            # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
-            self._cuda.raise_pending("making a second context")
-            self._shareable = False
-            log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
-            return None
-
     def _capture(
-        self, lanes: tuple[Lane, ...], shape: Shape, new_context: Callable[[int], PlanContext], stream: int
+        self, runs: Runs, lane: Lane, shapes: Sequence[Shape], new_context: Callable[[int], PlanContext]
     ) -> None:
-        """A graph of one shape for each lane, in a context of their own; without if TensorRT can't be captured here."""
-        context = self._another(new_context, shape.profile)
-        if context is None:
-            return
-        for lane in lanes:
+        """Graphs, each in a context of its own, run once; fewer or none if TensorRT doesn't allow that here."""
+        for shape in shapes:
             try:
-                graph = lane.capture(context, shape.rows)
+                context = new_context(shape.profile)
             except (FatalEngineError, OutOfDeviceMemoryError):
                 raise
             except EngineError as error:
-                self._cuda.synchronize(stream)
+                # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
+                self._cuda.raise_pending("making a second context")
+                log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
+                return
+            try:
+                graph = runs.capture(context, shape)
+            except (FatalEngineError, OutOfDeviceMemoryError):
+                raise
+            except EngineError as error:
+                self._cuda.synchronize(runs.stream)
                 log.warning(
                     "no CUDA graph for this batch size: it can't be captured", rows=shape.rows, error=str(error)
                 )
-                return
+                continue
             try:
                 executable = self._made(self._cuda.instantiate, self._cuda.destroy_executable, graph)
             finally:
                 _freed(self._cuda.destroy_graph, graph)
-            lane.replay(shape.rows, executable)
+            runs.replay(shape, executable)
             lane.start(shape.rows, shape)
-        self._cuda.synchronize(stream)
+            self._cuda.synchronize(runs.stream)
 
     def _allocate(self, size_bytes: int) -> int:
         try:

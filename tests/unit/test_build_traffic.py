@@ -43,7 +43,9 @@ def test_memory_bounds_max_and_is_told() -> None:
 
 
 def test_graphs_are_the_sizes_that_small_batches_are_padded_to() -> None:
-    assert propose(sizes_of([1] * 60 + [50] * 39 + [7])).cuda_graph_rows == (2, 64)
+    assert propose(sizes_of([1] * 50 + [150] * 39 + [300] * 11)).cuda_graph_rows == (64, 256)
+    assert propose(sizes_of([1] * 60 + [50] * 39 + [7])).cuda_graph_rows == (64,)
+    assert propose(sizes_of([3] * 60 + [24])).cuda_graph_rows == (32,)
     assert propose(sizes_of([5000] * 9)).cuda_graph_rows == ()
 
 
@@ -62,7 +64,7 @@ def test_prometheus_histograms_of_all_workers_are_added_up() -> None:
     assert sizes.rows.tolist() == pytest.approx([1.0, 1448.15], rel=1e-4)
     assert demand_from_prometheus(TEXT + TEXT).counts.tolist() == [196, 4]
     proposal = propose(demand_from_prometheus(TEXT), sizes)
-    assert str(proposal) == "2:1536:3840@2"
+    assert str(proposal) == "2:1536:3840@64"
 
 
 @pytest.mark.parametrize(
