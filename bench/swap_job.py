@@ -6,16 +6,16 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.job import ContenderError
-from bench.workload import events, write_schema
-from demo.events import Event
+from bench.workload import events, schema
+from demo.events import Event, Schema
 from demo.kafka import EmbeddedKafka
 from demo.worker_process import toml
 from tests.helpers.store import TestStore
@@ -31,17 +31,38 @@ SETTLE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Topics of one worker on a broker, its folder, and the store that it watches."""
+    """Topics of one worker on a broker, its folder, and the store that it watches.
+
+    schema: of the events. gpu: a simulated one, or the one that is here.
+    """
 
     servers: str
     name: str
     directory: Path
     store: TestStore
+    schema: Schema
+    gpu: Literal["simulated", "real"] = "simulated"
 
     @classmethod
-    def make(cls, kafka: EmbeddedKafka, name: str, directory: Path, store: TestStore) -> Place:
-        """Create topics and folder."""
-        place = cls(servers=kafka.bootstrap_servers, name=name, directory=directory / name, store=store)
+    def make(
+        cls,
+        kafka: EmbeddedKafka,
+        name: str,
+        directory: Path,
+        store: TestStore,
+        *,
+        written: Schema | None = None,
+        gpu: Literal["simulated", "real"] = "simulated",
+    ) -> Place:
+        """Create topics and folder. written: the events' schema if they aren't `bench.workload`'s."""
+        place = cls(
+            servers=kafka.bootstrap_servers,
+            name=name,
+            directory=directory / name,
+            store=store,
+            schema=schema() if written is None else written,
+            gpu=gpu,
+        )
         place.directory.mkdir()
         for topic in (place.features, place.forecasts, place.letters):
             kafka.create_topic(topic, PARTITIONS)
@@ -64,12 +85,14 @@ class Place:
 
     def worker(self, steps: Path | None = None, **sections: Mapping[str, object]) -> WorkerHandle:
         """A worker on this place; `sections` are laid over the settings. steps: see `swap_worker`."""
+        writer_schema = self.directory / "features.avsc"
+        writer_schema.write_text(json.dumps(self.schema), encoding="utf-8")
         tables: dict[str, dict[str, object]] = {
             "kafka": {"bootstrap.servers": self.servers},
             "kafka.consumer": {"max.partition.fetch.bytes": FETCH_BYTES},
             "input": {"topic": self.features, "group_id": self.name},
             "output": {"topic": self.forecasts, "dead_letter_topic": self.letters},
-            "wire": {"writer_schemas": [str(write_schema(self.directory))]},
+            "wire": {"writer_schemas": [str(writer_schema)]},
             "engine": {"model": str(self.store.folder), "threads": 1},
             "models": {"interval_s": 0.5, "headroom_bytes": 0},
             "batching": {"coalesce": False},
@@ -81,7 +104,16 @@ class Place:
             tables.setdefault(section, {}).update(values)
         config = self.directory / "worker.toml"
         config.write_text(toml(tables), encoding="utf-8")
-        command = [sys.executable, "-m", "bench.swap_worker", str(steps or "-"), "run", "--config", str(config)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.swap_worker",
+            self.gpu,
+            str(steps or "-"),
+            "run",
+            "--config",
+            str(config),
+        ]
         return WorkerHandle(command, self.directory / "worker.log")
 
     def committed(self) -> dict[int, int]:
@@ -94,9 +126,12 @@ class Place:
 
 
 class Feed:
-    """Sends events to a topic, the partitions in turn. Each event's own key and value, without a time of its own."""
+    """Sends events to a topic, the partitions in turn. Each event's own key and value, without a time of its own.
 
-    def __init__(self, servers: str, topic: str) -> None:
+    played: what is sent again and again.
+    """
+
+    def __init__(self, servers: str, topic: str, played: Sequence[Event] | None = None) -> None:
         self._topic = topic
         self._producer = Producer(
             {
@@ -108,7 +143,7 @@ class Feed:
                 "queue.buffering.max.messages": 200_000,
             }
         )
-        self._events: Iterator[Event] = itertools.cycle(list(events(PLAYED)))
+        self._events: Iterator[Event] = itertools.cycle(list(events(PLAYED)) if played is None else played)
         self.sent = 0
 
     def send(self, count: int) -> None:

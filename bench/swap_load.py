@@ -2,6 +2,10 @@
 
 `python -m bench swap-load`. Blocks with swaps and blocks without take turns in one run of one worker, in the order A B B A …,
 because other work on the machine comes and goes. Then the whole output topic is read.
+
+On a machine with a GPU, `--versions A B --events FILE` swaps between plans: folders as `python -m bench tensorrt` writes them, and
+real events as `python -m bench events` does. The loop's steps need `--steady` there: events are sent beside the worker, which
+takes them faster than they could be sent before a block and kept.
 """
 
 from __future__ import annotations
@@ -9,8 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.event_file import read_events
 from bench.job import ROOT, ContenderError
 from bench.machine import load_average, machine
 from bench.spread import quantiles, spread
 from bench.swap_job import Feed, Place, ready, wait_for
 from bench.swap_models import versions_of
 from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
+from bench.swap_plans import PlanStore
 from demo.kafka import EmbeddedKafka
 from tests.helpers.store import TestStore
 from tests.helpers.workers import WorkerHandle
@@ -40,6 +49,7 @@ BALLAST = 12_000
 """Columns of extra work: a row costs some 40 µs, as the events of the whole run must fit on a disk."""
 WARM_UP_S = 15.0
 FIRST_EVENTS = 1_000_000
+STOCK_S = 10.0
 SPARE = 1.25
 """So many times the events that a block will need are there when it begins."""
 BUDGET_MS = 1000.0
@@ -58,6 +68,16 @@ class Block:
     ended_s: float
     load: float
     lag_at_end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """swaps: in all; pairs: of blocks; without_s: of a block without swaps, None if as long as one with; steady: see `Supply`."""
+
+    swaps: int = SWAPS
+    pairs: int = PAIRS
+    without_s: float | None = None
+    steady: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,27 +125,72 @@ def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds:
     return Block(swaps=swaps, late=late, began_s=began_s, ended_s=ended_s, load=load, lag_at_end=left)
 
 
-def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
+@dataclass(slots=True, kw_only=True)
+class Supply:
+    """Events that are there when a block begins, or that are sent beside it. rate_per_s: of the worker; least_lag: ever seen."""
+
+    feed: Feed
+    worker: WorkerHandle
+    steady: bool
+    rate_per_s: float = 0.0
+    least_lag: int = sys.maxsize
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def before(self, seconds: float) -> None:
+        """See to it that a block of so many seconds doesn't run out of events."""
+        if not self.steady:
+            self.feed.send(max(0, int(self.rate_per_s * seconds * SPARE) - lag(self.worker)))
+            self.feed.flush()
+            time.sleep(1.0)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Send events meanwhile, if they are to be: as many as the worker takes, always `STOCK_S` seconds ahead."""
+        if not self.steady:
+            yield
+            return
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(self._send)
+            try:
+                yield
+            finally:
+                self.ended.set()
+            sending.result()
+
+    def _send(self) -> None:
+        while not self.ended.wait(0.02):
+            left = lag(self.worker)
+            if self.rate_per_s:
+                self.least_lag = min(self.least_lag, left)
+            self.feed.send(max(0, int(max(self.rate_per_s, FIRST_EVENTS / WARM_UP_S) * STOCK_S) - left))
+
+
+def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
     """The whole run. The result as it is written, but for the machine."""
-    publishing, feed = Publishing(store=place.store), Feed(place.servers, place.features)
+    publishing = Publishing(store=place.store)
     publishing.next()
     feed.send(FIRST_EVENTS)
     feed.flush()
-    each, seconds = swaps // pairs, swaps // pairs * EVERY_S
+    each = plan.swaps // plan.pairs
     blocks: list[Block] = []
     with place.worker(steps, **sections) as worker:
         worker.wait_ready()
-        before = worker.metric("forecast_worker_forecasts_total")
-        time.sleep(WARM_UP_S)
-        if not lag(worker):
-            raise ContenderError("the worker ran out of events before its rate was known; cost a row more: --ballast")
-        rate_per_s = (worker.metric("forecast_worker_forecasts_total") - before) / WARM_UP_S
-        for pair in range(pairs):
-            for count in (each, 0) if pair % 2 == 0 else (0, each):
-                feed.send(max(0, int(rate_per_s * seconds * SPARE) - lag(worker)))
-                feed.flush()
-                time.sleep(1.0)
-                blocks.append(run_block(worker, publishing, count, seconds))
+        supply = Supply(feed=feed, worker=worker, steady=plan.steady)
+        with supply.beside():
+            before = worker.metric("forecast_worker_forecasts_total")
+            time.sleep(WARM_UP_S)
+            if not lag(worker):
+                raise ContenderError(
+                    "the worker ran out of events before its rate was known; cost a row more (--ballast), or --steady"
+                )
+            supply.rate_per_s = (worker.metric("forecast_worker_forecasts_total") - before) / WARM_UP_S
+            for pair in range(plan.pairs):
+                for count in (each, 0) if pair % 2 == 0 else (0, each):
+                    seconds = each * EVERY_S if count else plan.without_s or each * EVERY_S
+                    supply.before(seconds)
+                    blocks.append(run_block(worker, publishing, count, seconds))
+        if not supply.least_lag:
+            raise ContenderError("the worker ran out of events for a while: they come too slowly")
         served = int(worker.metric('forecast_worker_swaps_total{outcome="served"}'))
         refused = int(worker.metric('forecast_worker_swaps_total{outcome="refused"}'))
         loads = {
@@ -136,13 +201,13 @@ def run(place: Place, swaps: int, pairs: int, steps: Path, **sections: Mapping[s
             raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")
     return {
         "swaps": {
-            "asked": each * pairs,
+            "asked": each * plan.pairs,
             "served": served,
             "refused": refused,
             "every_s": EVERY_S,
             "late": sum(block.late for block in blocks),
         },
-        "rows_per_s_before": rate_per_s,
+        "rows_per_s_before": supply.rate_per_s,
         "seconds_per_load_phase": loads,
         **judged(np.load(steps), blocks),
         "topic": checked(place, publishing.versions),
@@ -205,18 +270,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "bakery-smoother", help="(default %(default)s)")
     parser.add_argument("--ballast", type=int, default=BALLAST, help="columns of extra work (default %(default)s)")
     parser.add_argument("--rows", type=int, default=BATCH_ROWS, help="per batch (default %(default)s)")
+    parser.add_argument("--versions", type=Path, nargs=2, help="folders with plans for the GPU that is here, instead")
+    parser.add_argument("--events", type=Path, help="a file of events to send, instead of the bakery's")
+    parser.add_argument("--without-s", type=float, help="seconds of a block without swaps (default: as one with)")
+    parser.add_argument("--steady", action="store_true", help="send events beside the worker, where cores are many")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
     if given.swaps < given.pairs or given.pairs < 1:
         parser.error(f"--swaps: got {given.swaps}, expected at least one for each of the --pairs ({given.pairs})")
+    schema, played = read_events(given.events) if given.events else (None, None)
+    plan = Plan(swaps=given.swaps, pairs=given.pairs, without_s=given.without_s, steady=given.steady)
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
         folder = Path(directory)
-        store = TestStore(folder / "store", make=versions_of(given.model, ballast=given.ballast, budget_ms=BUDGET_MS))
-        place = Place.make(kafka, "swap-load", folder, store)
-        found = run(
-            place, given.swaps, given.pairs, folder / "steps.npy", batching={"max_rows": given.rows, "coalesce": False}
+        if given.versions:
+            store: TestStore = PlanStore(folder / "store", given.versions)
+        else:
+            made = versions_of(given.model, ballast=given.ballast, budget_ms=BUDGET_MS)
+            store = TestStore(folder / "store", make=made)
+        place = Place.make(
+            kafka, "swap-load", folder, store, written=schema, gpu="real" if given.versions else "simulated"
         )
-    result = {"machine": machine(HEAP, JVM_OPTIONS), "model": given.model.name, "batch_rows": given.rows, **found}
+        feed = Feed(place.servers, place.features, played)
+        batching = {"max_rows": given.rows, "coalesce": False}
+        found = run(place, feed, plan, folder / "steps.npy", batching=batching)
+    models = [path.name for path in given.versions] if given.versions else [given.model.name]
+    result = {"machine": machine(HEAP, JVM_OPTIONS), "model": ", ".join(models), "batch_rows": given.rows, **found}
     given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in result.items() if key != "blocks"}, indent=1))
     return 0 if found["met"] and not found["topic"]["problems"] else 1

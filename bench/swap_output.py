@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
+import os
 import struct
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +48,12 @@ class Provenance(NamedTuple):
 class Found:
     """Everything on an output topic.
 
-    offsets, makers: per input partition, in the order of the output topic; `makers` are places in `versions`, which holds
-    (version, digest) in the order of appearance. fallbacks: forecasts by what their `fallback_reason` says.
+    offsets, makers: per input partition, row for row, in no order; `makers` are places in `versions`, which holds
+    (version, digest). fallbacks: forecasts by what their `fallback_reason` says.
     """
 
-    offsets: dict[int, array[int]] = field(default_factory=lambda: defaultdict(lambda: array("q")))
-    makers: dict[int, array[int]] = field(default_factory=lambda: defaultdict(lambda: array("l")))
+    offsets: dict[int, array[int]] = field(default_factory=dict)
+    makers: dict[int, array[int]] = field(default_factory=dict)
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)
     not_finite: int = 0
@@ -57,11 +61,21 @@ class Found:
     def add(self, row: Provenance) -> None:
         """One more forecast."""
         place = self.versions.setdefault((row.version, row.digest), len(self.versions))
-        self.offsets[row.partition].append(row.offset)
-        self.makers[row.partition].append(place)
+        self.offsets.setdefault(row.partition, array("q")).append(row.offset)
+        self.makers.setdefault(row.partition, array("q")).append(place)
         if row.fallback is not None:
             self.fallbacks[row.fallback] += 1
         self.not_finite += not row.finite
+
+    def take(self, other: Found) -> None:
+        """All that is in `other`, too."""
+        places = {at: self.versions.setdefault(name, len(self.versions)) for name, at in other.versions.items()}
+        for partition, offsets in other.offsets.items():
+            self.offsets.setdefault(partition, array("q")).extend(offsets)
+            made = self.makers.setdefault(partition, array("q"))
+            made.extend(places[at] for at in other.makers[partition])
+        self.fallbacks += other.fallbacks
+        self.not_finite += other.not_finite
 
     @property
     def rows(self) -> int:
@@ -128,9 +142,24 @@ def silent(runs: Mapping[int, Sequence[str]], served: Sequence[str]) -> int:
 
 
 def read_forecasts(servers: str, topic: str) -> Found:
-    """All committed forecasts. Raises `ContenderError` if the quick reading of a message disagrees with fastavro's."""
-    found, decode = Found(), SingleObject(load_schema(None, "sku_forecast")).decode
+    """All committed forecasts, read by a process for each core. Raises `ContenderError` if the quick reading of a message disagrees
+    with fastavro's.
+    """
     reader = TopicReader(servers, topic)
+    partitions = reader.partitions
+    reader.close()
+    found, readers = Found(), min(os.cpu_count() or 1, len(partitions))
+    # Spawned: librdkafka's threads don't survive a fork.
+    with ProcessPoolExecutor(readers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(partial(_read, servers, topic), [partitions[at::readers] for at in range(readers)]):
+            found.take(part)
+    return found
+
+
+def _read(servers: str, topic: str, partitions: Sequence[int]) -> Found:
+    """Those of some of the output topic's partitions."""
+    found, decode = Found(), SingleObject(load_schema(None, "sku_forecast")).decode
+    reader = TopicReader(servers, topic, partitions)
     try:
         for number, message in enumerate(read_until_quiet(reader, QUIET_S)):
             value = message.value()

@@ -1,7 +1,7 @@
-"""The worker's own command in a process that has a simulated GPU: `python -m bench.swap_worker STEPS run --config FILE`.
+"""The worker's own command, with notes of its steps: `python -m bench.swap_worker GPU STEPS run --config FILE`.
 
-The GPU is of another type than the plans that the benchmark publishes, so a version with plans finds none that fits; versions
-without plans run in ONNX Runtime, as anywhere. STEPS: a file for every step of the loop, float64[steps, 3]: when it ended
+GPU: `real`, or `simulated`: one of another type than the plans that the benchmark publishes, so a version with plans finds none that
+fits; versions without plans run in ONNX Runtime, as anywhere. STEPS: a file for every step of the loop, float64[steps, 3]: when it ended
 (monotonic seconds), how long it took without waiting for records, 1 during a swap; `-` keeps no such notes.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -39,14 +40,21 @@ class NotedTallies(Tallies):
         self.notes.extend((time.monotonic(), seconds, float(swapping)))
 
 
+def simulated() -> Callable[..., plan_loading.Machine]:
+    """Makes machines with a GPU of `CAPABILITY`."""
+    gpu = FakeGpu(fake=FakeCuda(capability=CAPABILITY))
+    return partial(plan_loading.Machine, cuda=lambda: gpu.cuda, library=lambda _: gpu.device.library)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the worker; write the notes when it has ended."""
-    steps, *command = arguments
-    gpu = FakeGpu(fake=FakeCuda(capability=CAPABILITY))
-    here = partial(plan_loading.Machine, cuda=lambda: gpu.cuda, library=lambda _: gpu.device.library)
+    gpu, steps, *command = arguments
     tallies = Tallies() if steps == "-" else NotedTallies()
     # What the settings can't replace by something of the benchmark's own.
-    with patch.object(compose_worker, "Tallies", lambda: tallies), patch.object(plan_loading, "Machine", here):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(compose_worker, "Tallies", lambda: tallies))
+        if gpu == "simulated":
+            patches.enter_context(patch.object(plan_loading, "Machine", simulated()))
         code = worker_main(command)
     if isinstance(tallies, NotedTallies):
         np.save(Path(steps), np.asarray(tallies.notes).reshape(-1, 3))

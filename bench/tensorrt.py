@@ -310,7 +310,7 @@ def _measure(bench: Bench, plan: BenchPlan, out: Path) -> Mapping[str, object]:
     """What there is to measure of one plan; of FP16 also the engine's rates, single batches, and batches of other sizes each."""
     print(f"{plan.name}: built in {plan.build_s:.0f} s{''.join(f'; {note}' for note in plan.notes)}", flush=True)
     folder = out / "versions" / plan.name.replace(".", "-")  # first, because workers are measured with them
-    write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, GRAPH_ROWS)
+    write_version(folder, MODELS / plan.model, plan, bench.library, bench.gpu, ())
     found = bench.passes(plan)
     if plan.precision == "fp16":
         found = {

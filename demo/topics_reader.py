@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,10 +21,10 @@ _QUESTION_S: Final = 10.0
 class TopicReader:
     """Reads a topic from its beginning, `isolation.level=read_committed`, in no group. Close it after use.
 
-    Raises `KafkaException` if the topic isn't there.
+    partitions: those to read; all of the topic's, if None. Raises `KafkaException` if the topic isn't there.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, partitions: Sequence[int] | None = None) -> None:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -36,8 +36,9 @@ class TopicReader:
                 "log_level": 3,
             }
         )
-        partitions = partitions_of(self._consumer, topic, _QUESTION_S)
-        self._consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+        there = partitions_of(self._consumer, topic, _QUESTION_S)
+        self.partitions: Sequence[int] = sorted(there) if partitions is None else partitions
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in self.partitions])
 
     def poll(self, timeout_s: float) -> list[Message]:
         """What comes within `timeout_s`, 5,000 messages at most; waits that long if it is less. Raises `KafkaException`."""

@@ -40,7 +40,7 @@ def test_every_size_by_graph_or_not_is_right(version: RealVersion, device: Devic
 
 
 def test_nothing_is_amiss_while_it_loads(version: RealVersion, device: Device) -> None:
-    """Each slot has its contexts, every listed size its graph: nothing had to be done without."""
+    """Every listed size has its graph: nothing had to be done without."""
     with structlog.testing.capture_logs() as logs:
         engine = version.load(device, slots=3, max_rows=MAX_ROWS)
     engine.close()

@@ -269,9 +269,7 @@ def test_a_plan_that_allows_one_context_per_profile_runs_without_graphs(tmp_path
     folder = PlanFolder(tmp_path / "1", graph_rows=GRAPHS, plan_changes={"shared_profiles": False})
     with structlog.testing.capture_logs() as logs:
         engine = folder.load(gpu, slots=3)
-    assert [line["event"] for line in logs] == [
-        "the plan allows one context per profile: no CUDA graphs"
-    ]
+    assert [line["event"] for line in logs] == ["the plan allows one context per profile: no CUDA graphs"]
     assert gpu.fake.executables == {}
     assert all(right(engine, rows) for rows in (1, 2, 16))
     slots = [engine.acquire() for _ in range(3)]
