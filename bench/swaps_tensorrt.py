@@ -39,7 +39,7 @@ from worker.plan_loading import load_model
 from worker.proving import golden_columns
 
 RESULT = ROOT / "bench" / "results" / "swaps-tensorrt.json"
-ROWS, SLOTS, IN_FLIGHT = 4096, 3, 2
+SLOTS, IN_FLIGHT = 3, 2
 LIMIT = 1.5
 MOST_GROWTH_PERCENT = 2.0
 KEPT = 4
@@ -63,6 +63,7 @@ class Load:
 
     world: Swapping
     columns: Columns
+    rows: int
     began_s: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
@@ -77,8 +78,8 @@ class Load:
         if slot is None:
             raise RuntimeError(f"no free slot with {len(self.flights)} batches in flight, expected one")
         for name, values in self.columns.items():
-            slot.columns[name][:ROWS] = values
-        self.flights.append((engine, engine.submit(slot, ROWS)))
+            slot.columns[name][: self.rows] = values
+        self.flights.append((engine, engine.submit(slot, self.rows)))
         while len(self.flights) > IN_FLIGHT:
             self.collect()
         self.began_s.append(began_s)
@@ -102,11 +103,11 @@ class Load:
         return self.seconds[before:]
 
 
-def world_of(folder: Path, versions: Sequence[Path]) -> tuple[Swapping, PlanStore]:
-    """A store with version v0, and a swapper on it that loads plans as a worker does."""
+def world_of(folder: Path, versions: Sequence[Path], rows: int) -> tuple[Swapping, PlanStore]:
+    """A store with version v0, and a swapper on it that loads plans as a worker does, for batches of so many rows."""
     store = PlanStore(folder / "tiny", versions)
     store.publish("v0")
-    settings = _settings(versions[0])
+    settings = _settings(versions[0], rows)
 
     def make(model: Path, card: EngineCard) -> Engine:
         return load_model(settings, model, card, SCHEMA)
@@ -114,7 +115,7 @@ def world_of(folder: Path, versions: Sequence[Path]) -> tuple[Swapping, PlanStor
     return Swapping(store, make=make, clock=Running()), store
 
 
-def _settings(model: Path) -> Any:  # noqa: ANN401 - a worker's Settings
+def _settings(model: Path, rows: int) -> Any:  # noqa: ANN401 - a worker's Settings
     job = Job(
         bootstrap_servers="127.0.0.1:9",
         input_topic="none",
@@ -127,12 +128,12 @@ def _settings(model: Path) -> Any:  # noqa: ANN401 - a worker's Settings
         commit_interval_s=1.0,
         model=str(model),
     )
-    return job.settings("engine.runtime=tensorrt", f"engine.slots={SLOTS}", f"batching.max_rows={ROWS}")
+    return job.settings("engine.runtime=tensorrt", f"engine.slots={SLOTS}", f"batching.max_rows={rows}")
 
 
-def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, every_s: float) -> dict[str, Any]:
+def under_load(load: Load, store: PlanStore, swaps: int, every_s: float) -> dict[str, Any]:
     """Swaps at a fixed pace while batches run without a pause, before and after which they run without swaps."""
-    load, phases = Load(world, columns), Phases()
+    world, phases = load.world, Phases()
     phases.watch(world.loader)
     thread = ModelThread(
         world.swapper, world.handover, Watching(store=store.folder, how="notify", interval_s=every_s / 4)
@@ -157,9 +158,12 @@ def under_load(world: Swapping, store: PlanStore, columns: Columns, swaps: int, 
     return {
         "swaps": swaps,
         "every_s": every_s,
-        "rows": ROWS,
+        "rows": load.rows,
         "steps": {"during": len(during), "without": len(without)},
-        "rows_per_s": {"during": ROWS * len(during) / sum(during), "without": ROWS * len(without) / sum(without)},
+        "rows_per_s": {
+            "during": load.rows * len(during) / sum(during),
+            "without": load.rows * len(without) / sum(without),
+        },
         "p50_s": {"during": float(np.median(during)), "without": float(np.median(without))},
         "p99_s": {"during": p99_s[0], "without": p99_s[1]},
         "worst_s": {"during": max(during), "without": max(without)},
@@ -193,9 +197,9 @@ class Held:
         return cls(device=memory.total_bytes - memory.free_bytes, host=rss_bytes(os.getpid()))
 
 
-def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int, most_s: float) -> dict[str, Any]:
+def with_broken(load: Load, store: PlanStore, count: int, most_s: float) -> dict[str, Any]:
     """So many versions one after the other, each fifth a broken one, and some batches by each that serves; fewer after `most_s`."""
-    load = Load(world, columns)
+    world = load.world
     kinds, refused, wrong, held = list(BROKEN), Counter[str](), [], []
     good, began_s = "v0", time.perf_counter()
     for number in range(1, count + 1):
@@ -222,6 +226,7 @@ def with_broken(world: Swapping, store: PlanStore, columns: Columns, count: int,
     settled = held[int(len(held) * SETTLED) :]
     return {
         "swaps": count,
+        "rows": load.rows,
         "seconds": round(time.perf_counter() - began_s, 1),
         "served": {outcome.value: n for outcome, n in world.status.outcomes.items()}[Outcome.SERVED.value],
         "broken": {kind: sum(kinds[n // 5 % len(kinds)] == kind for n in range(5, count + 1, 5)) for kind in kinds},
@@ -246,20 +251,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--count", type=int, default=1000, help="with broken ones; 0 leaves it out (default %(default)s)"
     )
     parser.add_argument("--most-s", type=float, default=3600.0, help="end the latter then (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=4096, help="of a batch (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default %(default)s)")
     given = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     card = load_card(given.versions[0] / CARD_NAME)
-    columns = {name: np.resize(each, (ROWS, *each.shape[1:])) for name, each in golden_columns(card).items()}
+    columns = {name: np.resize(each, (given.rows, *each.shape[1:])) for name, each in golden_columns(card).items()}
     result: dict[str, Any] = {"gpu": asdict(load_cuda().gpu()), "versions": [str(path.name) for path in given.versions]}
     for name in [name for name, wanted in (("with_broken", given.count), ("under_load", given.swaps)) if wanted]:
         with tempfile.TemporaryDirectory() as folder:
-            world, store = world_of(Path(folder), given.versions)
+            world, store = world_of(Path(folder), given.versions, given.rows)
+            load = Load(world, columns, given.rows)
             try:
                 if name == "with_broken":
-                    found = with_broken(world, store, columns, given.count, given.most_s)
+                    found = with_broken(load, store, given.count, given.most_s)
                 else:
-                    found = under_load(world, store, columns, given.swaps, given.every_s)
+                    found = under_load(load, store, given.swaps, given.every_s)
             finally:
                 world.close()
         result[name] = found

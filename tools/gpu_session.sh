@@ -10,8 +10,10 @@
 #     models  480 s   every model in every precision, the engine against its bare plan, CUDA graphs; plans for the next three.
 #                     MODELS (all) is a part of their names, BUILDERS (6) how many plans are built at a time
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of MODEL (the primary)
-#     swaps   290 s   100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL under full load
-#     broken  540 s   1,000 swaps between them, one in five to a broken version: memory; ends after MOST_S (500) s with what it has
+#     swaps   480 s   a worker at full load on a broker, 100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL
+#     bare    290 s   as many swaps in a process without a broker, which does nothing but batches of ROWS (4096)
+#     broken  540 s   1,000 swaps in such a process, one in five to a broken version: memory; ends after MOST_S (500) s with what it
+#                     has; alone on its GPU
 #     builds  590 s   200 rounds of build, load, close; alone on its GPU
 #     compare   5 s   PyTorch's times (INPUTS/timing-pytorch.json or OUT's, from tools/gpu_training.sh) beside TensorRT's
 #
@@ -40,7 +42,7 @@ inputs=$(realpath -m "$1") out=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 : "${PY:=python3}" "${GPU:=0}" "${WORK:=${TMPDIR:-/tmp}/forecast-worker-gpu}"
-: "${MODEL:=freshretailnet-transformer}" "${MODELS:=}" "${BUILDERS:=6}"
+: "${MODEL:=freshretailnet-transformer}" "${MODELS:=}" "${BUILDERS:=6}" "${ROWS:=4096}"
 export PYTHONUNBUFFERED=1 CUDA_VISIBLE_DEVICES=$GPU CUDA_MODULE_LOADING=LAZY
 mkdir -p "$WORK"
 failed=0 summary=
@@ -59,10 +61,10 @@ step() { # NAME SECONDS COMMAND...
 
 pytest=("$PY" -m pytest -q -p no:cacheprovider --tb=short --durations=5 -o faulthandler_timeout=200)
 
-swaps() { # NAME SECONDS OPTIONS...
+swaps() { # NAME SECONDS PYTHON...      between MODEL's plans, by a benchmark that takes --versions and --output
     local name=$1 limit_s=$2
     shift 2
-    step "$name" "$limit_s" "$PY" -m bench.swaps_tensorrt --versions "$WORK/versions/$MODEL-fp16" "$WORK/versions/$MODEL-int8" --output "$WORK/$name-tensorrt.json" "$@"
+    step "$name" "$limit_s" "$PY" "$@" --versions "$WORK/versions/$MODEL-fp16" "$WORK/versions/$MODEL-int8" --output "$WORK/$name-tensorrt.json"
 }
 
 check() {
@@ -95,8 +97,9 @@ for name in "$@"; do
     auto) step auto 320 "${pytest[@]}" -v tests/gpu/test_engine_build.py -k "auto and $MODEL" ;;
     models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only "$MODELS" --builders "$BUILDERS" --out "$WORK" ;;
     topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/versions/$MODEL-fp16" --output "$WORK/freshretailnet.json" ;;
-    swaps) swaps swaps 290 --count 0 ;;
-    broken) swaps broken 540 --swaps 0 --most-s "${MOST_S:-500}" ;;
+    swaps) swaps swaps 480 -m bench swap-load --rows 1024 --pairs 2 --without-s 20 --steady --events "$inputs/events.npz" ;;
+    bare) swaps bare 290 -m bench.swaps_tensorrt --count 0 --rows "$ROWS" ;;
+    broken) swaps broken 540 -m bench.swaps_tensorrt --swaps 0 --rows "$ROWS" --most-s "${MOST_S:-500}" ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 590 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s -o faulthandler_timeout=580 ;;
     compare)
         for place in "$inputs" "$out"; do # the newer run wins
@@ -104,7 +107,7 @@ for name in "$@"; do
         done
         step compare 20 "$PY" -m bench.tensorrt_compare "$WORK"
         ;;
-    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, leaks, build, auto, models, topics, swaps, broken, builds or compare" >&2; exit 64 ;;
+    *) echo "tools/gpu_session.sh: got step '$name', expected check, tests, leaks, build, auto, models, topics, swaps, bare, broken, builds or compare" >&2; exit 64 ;;
     esac
 done
 printf '\n%s\nsteps that failed: %d\n' "$summary" "$failed"

@@ -54,7 +54,7 @@ def assert_flat(device: Device, turn: Callable[[int], None], rounds: int) -> Non
         turn(number)
     before, began_s = Held.now(device), time.monotonic()
     for number in range(1, rounds + 1):
-        turn(number)
+        turn(number - 1)
         if number % TOLD_EVERY == 0 or number == rounds:
             took_s = time.monotonic() - began_s
             print(f"{number} rounds in {took_s:.0f} s: {before} -> {Held.now(device)}", flush=True)  # noqa: T201 - by -s
