@@ -233,10 +233,16 @@ def with_broken(load: Load, store: PlanStore, count: int, most_s: float) -> dict
         "refused": dict(refused),
         "wrong_version_served": wrong,
         "loading_s": mean_seconds(world.status.loads),
-        "memory": [asdict(each) for each in held[:: max(1, len(held) // 10)]],
-        "device_growth_percent": 100 * (settled[-1].device / settled[0].device - 1),
-        "host_growth_percent": 100 * (settled[-1].host / settled[0].host - 1),
+        "memory": [asdict(each) for each in held],
+        "device_growth_percent": growth_percent([each.device for each in settled]),
+        "host_growth_percent": growth_percent([each.host for each in settled]),
     }
+
+
+def growth_percent(sizes: Sequence[int]) -> float:
+    """From the mean of the first quarter to that of the last: how much is held depends on which two versions are, and they take turns."""
+    part = max(1, len(sizes) // 4)
+    return 100 * (float(np.mean(sizes[-part:])) / float(np.mean(sizes[:part])) - 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
