@@ -6,15 +6,21 @@ because a graph of a listed size is launched faster than a batch of any size is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-MAX_PADDING: Final = 2
-"""A graph isn't used if it would run more than so many times the rows that are there ..."""
-
 FREE_ROWS: Final = 64
-"""... unless it has at most so many rows: up to there a batch takes as long as one row, launching its kernels."""
+"""A graph of at most so many rows is used for every smaller batch: up to there a batch takes as long as one row, launching its
+kernels."""
+
+SMALL_ROWS: Final = 512
+SMALL_PADDING: Final = 2.0
+"""A graph of at most `SMALL_ROWS` isn't used if it would run more than so many times the rows that are there."""
+
+LARGE_PADDING: Final = 1.125
+"""Likewise for a larger graph, where rows cost time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,16 +95,16 @@ class BatchShapes:
         So few, as a version is loaded while another one serves: to ask for each of thousands of sizes would keep Python busy for
         many times the length of a batch.
         """
-        ends = {1, max_rows, FREE_ROWS}
+        ends = {1, max_rows}
         for profile in self._profiles:
             ends |= {profile.min_rows - 1, profile.max_rows}
         for graph in self._graph_rows:
-            ends |= {graph, -(-graph // MAX_PADDING) - 1}
+            ends |= {graph, _least_rows(graph) - 1}
         return {rows for end in ends for rows in (end, end + 1) if 1 <= rows <= max_rows}
 
     def _find(self, rows: int) -> Shape:
         graph = next((size for size in self._graph_rows if size >= rows), None)
-        if graph is not None and graph <= max(MAX_PADDING * rows, FREE_ROWS):
+        if graph is not None and rows >= _least_rows(graph):
             return Shape(self._profile_for(graph), graph, graph=True)
         profile = self._profile_for(rows)
         return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
@@ -111,3 +117,10 @@ class BatchShapes:
         """The profile that runs `rows` rows with the least padding; of several the one with the lowest maximum."""
         fits = [(max(rows, p.min_rows), p.max_rows, i) for i, p in enumerate(self._profiles) if p.max_rows >= rows]
         return min(fits)[2]
+
+
+def _least_rows(graph: int) -> int:
+    """The fewest rows that a graph of `graph` rows is used for."""
+    if graph <= FREE_ROWS:
+        return 1
+    return math.ceil(graph / (SMALL_PADDING if graph <= SMALL_ROWS else LARGE_PADDING))

@@ -80,110 +80,101 @@ class Layout:
         }
 
 
-class Runs:
-    """What every lane of an engine runs its batches with: device memory, a context per profile, CUDA graphs.
-
-    Shared, because their stream runs one batch at a time: a batch's inputs are copied to the device when the one before it has been
-    copied back. A context takes TensorRT a fifth of a second to make, and batches of other engines wait for some of it.
-
-    Args:
-        cuda: the device.
-        layout: of the device's memory, and of each lane's.
-        device: address of `layout.size_bytes` bytes on the device.
-        stream: that all of it runs in.
-    """
-
-    def __init__(self, cuda: Cuda, layout: Layout, *, device: int, stream: int) -> None:
-        self.layout = layout
-        self.device = layout.addresses(device)
-        self.stream = stream
-        self._cuda = cuda
-        self._widths = layout.widths
-        self._contexts: dict[int, PlanContext] = {}
-        self._graphs: dict[int, int] = {}
-
-    def use(self, profile: int, context: PlanContext) -> None:
-        """Run batches of `profile` in `context`."""
-        self._contexts[profile] = context
-
-    def start(self, shape: Shape) -> None:
-        """Put a run of what is in the device's memory into the stream."""
-        executable = self._graphs.get(shape.rows) if shape.graph else None
-        if executable is None:
-            self._enqueue(self._contexts[shape.profile], shape)
-        else:
-            self._cuda.launch(executable, self.stream)
-
-    def capture(self, context: PlanContext, shape: Shape) -> int:
-        """A CUDA graph of a run in `context`; its caller destroys it.
-
-        The context is the graph's from here on: to run anything else in it would spoil the graph. It runs once before, because
-        the first run of a shape allocates, which can't be captured. Blocks until that is done. Raises `EngineError`.
-        """
-        self._enqueue(context, shape)
-        self._cuda.synchronize(self.stream)
-        self._cuda.begin_capture(self.stream)
-        try:
-            self._enqueue(context, shape)
-        except BaseException:
-            self._abandon_capture()
-            raise
-        return self._cuda.end_capture(self.stream)
-
-    def replay(self, shape: Shape, executable: int) -> None:
-        """Launch `executable` for batches of this shape."""
-        self._graphs[shape.rows] = executable
-
-    def _enqueue(self, context: PlanContext, shape: Shape) -> None:
-        context.run(shape.rows, self._widths, self.device, self.stream)
-
-    def _abandon_capture(self) -> None:
-        """End a capture that failed. CUDA says once more that it is invalid, or gives what was recorded so far."""
-        try:
-            graph = self._cuda.end_capture(self.stream)
-        except EngineError:
-            return
-        if graph:
-            self._cuda.destroy_graph(graph)
-
-
 class Lane:
     """See the module.
 
     Args:
         cuda: the device.
-        runs: what all lanes share.
-        host: address of `runs.layout.size_bytes` page-locked bytes.
+        layout: of both memories.
+        host: address of `layout.size_bytes` page-locked bytes.
+        device: address of as many on the device, which all lanes of an engine share: their stream runs one batch at a time.
+        stream: that every lane of the engine uses.
         event: of this lane; it happens when the batch that was last started is back on the host.
         index: of the slot.
         max_rows: that the slot offers; the layout may have room for more.
     """
 
-    def __init__(self, cuda: Cuda, runs: Runs, *, host: int, event: int, index: int, max_rows: int) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        layout: Layout,
+        *,
+        host: int,
+        device: int,
+        stream: int,
+        event: int,
+        index: int,
+        max_rows: int,
+    ) -> None:
         self.event = event
         self._cuda = cuda
-        self._runs = runs
-        self._host = runs.layout.addresses(host)
-        views = runs.layout.views(host)
+        self._layout = layout
+        self._host = layout.addresses(host)
+        self._device = layout.addresses(device)
+        self._widths = layout.widths
+        self._stream = stream
+        views = layout.views(host)
         self._output = views.pop(FORECAST)
         self._inputs = views
         for column in (*views.values(), self._output):
             column.fill(0.0)
         self.slot = Slot(index, {name: column[:max_rows] for name, column in views.items()})
+        self._contexts: dict[int, PlanContext] = {}
+        self._graphs: dict[int, int] = {}
+
+    def use(self, profile: int, context: PlanContext) -> None:
+        """Run batches of `profile` in `context`, which the other lanes use too."""
+        self._contexts[profile] = context
+
+    def capture(self, context: PlanContext, rows: int) -> int:
+        """A CUDA graph of `rows` rows, copies included, run in `context`; its caller destroys it.
+
+        The context belongs to graphs of these rows from here on: to run anything else in it would spoil them. It runs once before,
+        because the first run of a shape allocates, which can't be captured. Blocks until that is done. Raises `EngineError`.
+        """
+        self._enqueue(context, rows)
+        self._cuda.synchronize(self._stream)
+        self._cuda.begin_capture(self._stream)
+        try:
+            self._enqueue(context, rows)
+        except BaseException:
+            self._abandon_capture()
+            raise
+        return self._cuda.end_capture(self._stream)
+
+    def replay(self, rows: int, executable: int) -> None:
+        """Launch `executable` for batches of the shape of `rows` rows that want a graph."""
+        self._graphs[rows] = executable
 
     def start(self, rows: int, shape: Shape) -> None:
         """Put the slot's first `rows` rows into the stream as `shape`, the rows beyond them zeroed, and record the event."""
         if shape.rows > rows:
             for column in self._inputs.values():
                 column[rows : shape.rows] = 0.0
-        runs, cuda = self._runs, self._cuda
-        for field in runs.layout.inputs:
-            cuda.upload(runs.device[field.name], self._host[field.name], shape.rows * field.row_bytes, runs.stream)
-        runs.start(shape)
-        size_bytes = shape.rows * runs.layout.output.row_bytes
-        cuda.download(self._host[FORECAST], runs.device[FORECAST], size_bytes, runs.stream)
-        cuda.record(self.event, runs.stream)
+        executable = self._graphs.get(shape.rows) if shape.graph else None
+        if executable is None:
+            self._enqueue(self._contexts[shape.profile], shape.rows)
+        else:
+            self._cuda.launch(executable, self._stream)
+        self._cuda.record(self.event, self._stream)
 
     def result(self, rows: int) -> NDArray[np.float32]:
         """float32[rows, horizon, quantiles] of the batch that was last started: a view, valid until the next one is."""
         return self._output[:rows]
+
+    def _enqueue(self, context: PlanContext, rows: int) -> None:
+        for field in self._layout.inputs:
+            name = field.name
+            self._cuda.upload(self._device[name], self._host[name], rows * field.row_bytes, self._stream)
+        context.run(rows, self._widths, self._device, self._stream)
+        output = self._layout.output
+        self._cuda.download(self._host[FORECAST], self._device[FORECAST], rows * output.row_bytes, self._stream)
+
+    def _abandon_capture(self) -> None:
+        """End a capture that failed. CUDA says once more that it is invalid, or gives what was recorded so far."""
+        try:
+            graph = self._cuda.end_capture(self._stream)
+        except EngineError:
+            return
+        if graph:
+            self._cuda.destroy_graph(graph)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from worker.deadline import Clock
 from worker.engine import EngineSpec
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.tensorrt_engine import TensorRtEngine
-from worker.tensorrt_lane import ALIGNMENT_BYTES, Lane, Layout, Runs
+from worker.tensorrt_lane import ALIGNMENT_BYTES, Lane, Layout
 from worker.tensorrt_runtime import LoadedPlan, PlanContext, PlanRefusedError, TensorRtLibrary
 
 log = structlog.get_logger(__name__)
@@ -119,9 +119,17 @@ class _Assembly:
         scratch = self._made(self._allocate, cuda.free, scratch_bytes)
         stream = self._made(cuda.create_stream, cuda.destroy_stream)
         events = [self._made(cuda.create_event, cuda.destroy_event) for _ in range(count)]
-        runs = Runs(cuda, layout, device=device, stream=stream)
         lanes = tuple(
-            Lane(cuda, runs, host=host + index * layout.size_bytes, event=event, index=index, max_rows=spec.max_rows)
+            Lane(
+                cuda,
+                layout,
+                host=host + index * layout.size_bytes,
+                device=device,
+                stream=stream,
+                event=event,
+                index=index,
+                max_rows=spec.max_rows,
+            )
             for index, event in enumerate(events)
         )
 
@@ -131,22 +139,24 @@ class _Assembly:
             return context
 
         try:
-            for profile in shapes.profiles:
-                runs.use(profile, new_context(profile))
-            for shape in shapes.warm_up:
-                lanes[0].start(shape.rows, shape)
-            cuda.synchronize(stream)
-            self._capture(runs, lanes[0], shapes.graphs, new_context)
+            self._prepare(lanes, shapes, new_context, stream)
         except EngineError:
             self._settle(stream)
             raise
         return lanes, stream
 
-    def _capture(
-        self, runs: Runs, lane: Lane, shapes: Sequence[Shape], new_context: Callable[[int], PlanContext]
+    def _prepare(
+        self, lanes: tuple[Lane, ...], shapes: BatchShapes, new_context: Callable[[int], PlanContext], stream: int
     ) -> None:
-        """Graphs, each in a context of its own, run once; fewer or none if TensorRT doesn't allow that here."""
-        for shape in shapes:
+        """Contexts, a first run of every shape, graphs; fewer or none of these if TensorRT doesn't allow them here."""
+        for profile in shapes.profiles:
+            context = new_context(profile)
+            for lane in lanes:
+                lane.use(profile, context)
+        for shape in shapes.warm_up:
+            lanes[0].start(shape.rows, shape)
+        self._cuda.synchronize(stream)
+        for shape in shapes.graphs:
             try:
                 context = new_context(shape.profile)
             except (FatalEngineError, OutOfDeviceMemoryError):
@@ -156,23 +166,27 @@ class _Assembly:
                 self._cuda.raise_pending("making a second context")
                 log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
                 return
-            try:
-                graph = runs.capture(context, shape)
-            except (FatalEngineError, OutOfDeviceMemoryError):
-                raise
-            except EngineError as error:
-                self._cuda.synchronize(runs.stream)
-                log.warning(
-                    "no CUDA graph for this batch size: it can't be captured", rows=shape.rows, error=str(error)
-                )
-                continue
-            try:
-                executable = self._made(self._cuda.instantiate, self._cuda.destroy_executable, graph)
-            finally:
-                _freed(self._cuda.destroy_graph, graph)
-            runs.replay(shape, executable)
-            lane.start(shape.rows, shape)
-            self._cuda.synchronize(runs.stream)
+            if not all(self._capture(lane, shape, context, stream) for lane in lanes):
+                return
+
+    def _capture(self, lane: Lane, shape: Shape, context: PlanContext, stream: int) -> bool:
+        """Whether there is a graph of one shape for one lane, run once; there isn't if TensorRT can't be captured here."""
+        try:
+            graph = lane.capture(context, shape.rows)
+        except (FatalEngineError, OutOfDeviceMemoryError):
+            raise
+        except EngineError as error:
+            self._cuda.synchronize(stream)
+            log.warning("no CUDA graphs: a batch can't be captured", rows=shape.rows, error=str(error))
+            return False
+        try:
+            executable = self._made(self._cuda.instantiate, self._cuda.destroy_executable, graph)
+        finally:
+            _freed(self._cuda.destroy_graph, graph)
+        lane.replay(shape.rows, executable)
+        lane.start(shape.rows, shape)
+        self._cuda.synchronize(stream)
+        return True
 
     def _allocate(self, size_bytes: int) -> int:
         try:
@@ -256,8 +270,14 @@ def _spec(
 
 
 def _shapes(path: Path, loaded: LoadedPlan, plan: Plan, max_rows: int) -> BatchShapes:
+    graphs = plan.cuda_graph_rows
+    if plan.runtime == "tensorrt":
+        # Full batches are what a busy worker runs, and a graph puts one into the stream by one call. Kernel by kernel it meets the
+        # driver's lock many times, which is taken for long while another version is loaded (docs/adr/0018). TensorRT-RTX goes on
+        # to faster kernels by itself, which a graph wouldn't.
+        graphs = (*graphs, max_rows)
     try:
-        return BatchShapes(loaded.profiles, plan.cuda_graph_rows, max_rows)
+        return BatchShapes(loaded.profiles, graphs, max_rows)
     except ValueError as error:
         raise ContractError(
             f"{path}: {error}; lower batching.max_rows, or build the plan with a larger profile"

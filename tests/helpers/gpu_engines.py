@@ -106,7 +106,10 @@ class PlanFolder:
         profiles = tuple(Profile(min_rows=a, opt_rows=b, max_rows=c) for a, b, c in self.profiles)
         return plan_of(self.content, cuda_graph_rows=self.graph_rows, profiles=profiles)
 
-    def load(self, gpu: FakeGpu, *, slots: int = 2, max_rows: int = 16, plan: Plan | None = None) -> TensorRtEngine:
+    def load(
+        self, gpu: FakeGpu, *, slots: int = 2, max_rows: int | None = None, plan: Plan | None = None
+    ) -> TensorRtEngine:
+        """With batches as large as the profiles allow, if nothing else is asked for."""
         return load_engine(
             self.path,
             plan or self.plan,
@@ -114,5 +117,5 @@ class PlanFolder:
             schema_for(self.inputs),
             gpu.device,
             slots=slots,
-            max_rows=max_rows,
+            max_rows=max_rows or max(profile[2] for profile in self.profiles),
         )

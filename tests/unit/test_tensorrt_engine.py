@@ -25,7 +25,7 @@ def gpu() -> FakeGpu:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> PlanFolder:
-    return PlanFolder(tmp_path / "1", graph_rows=(2, 8))
+    return PlanFolder(tmp_path / "1", profiles=((1, 8, 200),), graph_rows=(2, 8))
 
 
 def filled(engine: Engine, rows: int, seed: int = 0) -> Slot:
@@ -67,6 +67,29 @@ def test_other_sizes_are_run_as_they_are(gpu: FakeGpu, folder: PlanFolder) -> No
     engine.collect(engine.submit(filled(engine, 9), 9))
     assert gpu.fake.log == []
     assert [len(inputs["price"]) for inputs in gpu.tensorrt.executed] == [9]
+
+
+@pytest.mark.parametrize("rows", [200, 180, 178])
+def test_full_batches_and_nearly_full_ones_are_launched_as_a_graph_that_nobody_listed(
+    gpu: FakeGpu, folder: PlanFolder, rows: int
+) -> None:
+    engine = folder.load(gpu)
+    gpu.fake.log.clear()
+    slot = filled(engine, rows)
+    expected = wanted(slot, rows)
+    np.testing.assert_allclose(engine.collect(engine.submit(slot, rows)).values, expected, rtol=1e-5)
+    assert gpu.fake.log == ["launch graph"]
+
+
+def test_tensorrt_rtx_gets_the_listed_graphs_only(gpu: FakeGpu, folder: PlanFolder) -> None:
+    """It goes on to faster kernels while it runs, which a graph would keep it from."""
+    engine = folder.load(gpu, plan=folder.plan.model_copy(update={"runtime": "tensorrt_rtx"}))
+    gpu.fake.log.clear()
+    for rows in (8, 200):
+        slot = filled(engine, rows)
+        engine.collect(engine.submit(slot, rows))
+        engine.release(slot)
+    assert gpu.fake.log == ["launch graph"]
 
 
 def test_a_batch_below_the_profile_is_padded_up_to_it(gpu: FakeGpu, tmp_path: Path) -> None:
