@@ -35,6 +35,7 @@ from bench.swap_models import versions_of
 from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
 from bench.swap_plans import PlanStore
 from demo.kafka import EmbeddedKafka
+from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.store import TestStore
 from tests.helpers.workers import WorkerHandle
 from worker.version_choice import VersionId
@@ -86,11 +87,15 @@ class Publishing:
 
     store: TestStore
     versions: list[VersionId] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    """Version -> what forecasts say that they were computed with: its plan, or its ONNX file."""
 
     def next(self) -> str:
         """One more version, which CURRENT names then."""
         name = f"v{len(self.versions) + 1}"
         self.versions.append(self.store.publish(name))
+        plans = load_card(self.store.folder / name / CARD_NAME).plans
+        self.digests[name] = plans[0].sha256 if plans else self.versions[-1].digest
         if len(self.versions) > KEPT_VERSIONS:
             self.store.remove(self.versions[-1 - KEPT_VERSIONS].name)
         return name
@@ -210,7 +215,7 @@ def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[s
         "rows_per_s_before": supply.rate_per_s,
         "seconds_per_load_phase": loads,
         **judged(np.load(steps), blocks),
-        "topic": checked(place, publishing.versions),
+        "topic": checked(place, publishing.digests),
     }
 
 
@@ -243,13 +248,16 @@ def judged(notes: NDArray[np.float64], blocks: Sequence[Block]) -> dict[str, obj
     }
 
 
-def checked(place: Place, published: Sequence[VersionId]) -> dict[str, object]:
-    """The whole output topic. problems: what is lost, doubled, out of order, or by what wasn't published so; empty if nothing."""
+def checked(place: Place, published: Mapping[str, str]) -> dict[str, object]:
+    """The whole output topic. problems: what is lost, doubled, out of order, or by what wasn't published so; empty if nothing.
+
+    published: version -> the digest that its forecasts have to name, in the order of the swaps.
+    """
     committed = place.committed()
     found = read_forecasts(place.servers, place.forecasts)
-    runs, names = found.runs(), [version.name for version in published]
+    runs, names = found.runs(), list(published)
     problems = problems_of_outcomes(found.offsets, committed) + problems_of_runs(runs, names)
-    strange = found.versions.keys() - {(version.name, version.digest) for version in published}
+    strange = found.versions.keys() - published.items()
     problems += [f"{name} ({digest}) wasn't published" for name, digest in sorted(strange)]
     return {
         "events": sum(committed.values()),

@@ -65,9 +65,13 @@ def topic_lines(result: Result) -> list[str]:
         [
             ["first record to last commit, median", f"{seconds['median']:.3f}"],
             ["least to most", f"{seconds['min']:.3f} to {seconds['max']:.3f}"],
-            *([f"of which {stage}", f"{spent:.3f}"] for stage, spent in result["stage_s"].items()),
+            *([_stage(stage), f"{spent:.3f}"] for stage, spent in result["stage_s"].items()),
         ],
     )
+
+
+def _stage(stage: str) -> str:
+    return "engine, from submit to fetch, beside the others" if stage == "engine" else f"of which {stage}"
 
 
 def memory_lines(result: Result) -> list[str]:

@@ -118,7 +118,8 @@ METRICS: tuple[Declaration, ...] = (
     Declaration(
         name="forecast_worker_stage_seconds",
         kind="histogram",
-        help="time of one pass through a stage, seconds (queue: how long the oldest row of a batch waited)",
+        help="time of one pass through a stage, seconds (queue: how long the oldest row of a batch waited; "
+        "engine: from submitting a batch to fetching it, other stages meanwhile)",
         labels=("stage",),
         read=_each(lambda s: s.stages.items()),
     ),

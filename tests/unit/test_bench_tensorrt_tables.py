@@ -93,7 +93,7 @@ def test_seconds_from_topic_to_topic_are_split_into_steps() -> None:
     text = "\n".join(topic_lines(measured))
     assert "50,000 events, topic to topic" in text
     assert "0.400 to 0.600" in text
-    assert "of which engine" in text
+    assert "engine, from submit to fetch, beside the others" in text
 
 
 def test_sections_say_where_it_was_measured() -> None:
