@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batch_shapes import FREE_ROWS, MAX_PADDING, BatchShapes, RowRange
+from worker.batch_shapes import FREE_ROWS, LARGE_PADDING, SMALL_PADDING, SMALL_ROWS, BatchShapes, RowRange
 
-SIZES = st.integers(1, 300)
+SIZES = st.integers(1, 1500)
 RANGES = st.lists(st.tuples(SIZES, SIZES, SIZES).map(lambda t: RowRange(*sorted(t))), min_size=1, max_size=4)
 
 
@@ -26,9 +26,22 @@ def test_a_shape_holds_the_batch_lies_in_its_profile_and_in_memory(
         assert shape.graph == (shape in shapes.graphs)
         if shape.graph:
             assert shape.rows in graph_rows
-            assert shape.rows <= max(MAX_PADDING * rows, FREE_ROWS)
+            padding = SMALL_PADDING if shape.rows <= SMALL_ROWS else LARGE_PADDING
+            assert shape.rows <= max(padding * rows, FREE_ROWS)
         else:
             assert shape.rows in {rows, profile.min_rows}
+
+
+@given(RANGES, st.lists(SIZES, max_size=5), st.data())
+def test_what_is_made_beforehand_is_what_some_batch_needs(
+    profiles: list[RowRange], graph_rows: list[int], data: st.DataObject
+) -> None:
+    max_rows = data.draw(st.integers(1, max(profile.max_rows for profile in profiles)))
+    shapes = BatchShapes(profiles, graph_rows, max_rows)
+    found = [shapes.shape_for(rows) for rows in range(1, max_rows + 1)]
+    assert shapes.capacity_rows == max(shape.rows for shape in found)
+    assert set(shapes.profiles) == {shape.profile for shape in found}
+    assert set(shapes.graphs) == {shape for shape in found if shape.graph}
 
 
 @given(RANGES, st.lists(SIZES, max_size=5), st.data())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from worker.batch_shapes import BatchShapes, RowRange, Shape
 
@@ -73,24 +71,6 @@ def test_warming_up_runs_the_edges_of_every_profile_in_use() -> None:
     )
     assert [s.rows for s in BatchShapes(TWO, (), 300).warm_up] == [1, 16, 64, 128, 300]
     assert [s.rows for s in BatchShapes(TWO, (), 10).warm_up] == [1, 10]
-
-
-ROWS = st.integers(1, 1500)
-PROFILES = st.lists(st.tuples(ROWS, ROWS, ROWS).map(lambda rows: RowRange(*sorted(rows))), min_size=1, max_size=3)
-
-
-@given(PROFILES, st.lists(ROWS, max_size=4), st.data())
-def test_what_is_made_beforehand_is_what_some_batch_needs(
-    profiles: list[RowRange], graph_rows: list[int], data: st.DataObject
-) -> None:
-    """Invariant: profiles, graphs and memory are those of all batch sizes, each one asked for."""
-    max_rows = data.draw(st.integers(1, max(profile.max_rows for profile in profiles)))
-    shapes = BatchShapes(profiles, graph_rows, max_rows)
-    found = [shapes.shape_for(rows) for rows in range(1, max_rows + 1)]
-    assert shapes.capacity_rows == max(shape.rows for shape in found)
-    assert set(shapes.profiles) == {shape.profile for shape in found}
-    assert set(shapes.graphs) == {shape for shape in found if shape.graph}
-    assert all(shape.rows >= rows for rows, shape in enumerate(found, start=1))
 
 
 @pytest.mark.parametrize("profiles", [ONE, []])
