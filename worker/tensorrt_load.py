@@ -33,6 +33,10 @@ class PlanMisfitError(ContractError):
     """TensorRT refuses a plan whose bytes are what the card says: it was built for something else."""
 
 
+REST_S: Final = 0.02
+"""Between freeing two contexts. TensorRT's bindings hold Python's lock for as long as that takes (0.06 s for a Transformer on an H200), and
+a loop that serves another version meanwhile shall wait for one of them at a time."""
+
 REBUILD: Final = "build the plan anew for this GPU and this TensorRT with `engine-build build`"
 
 
@@ -72,7 +76,7 @@ def load_engine(
     """
     content = _checked_bytes(path, plan)
     with ExitStack() as cleanup:
-        assembly = _Assembly(device.cuda, cleanup)
+        assembly = _Assembly(device, cleanup)
         try:
             loaded = device.library.load(content)
         except PlanRefusedError as error:
@@ -99,8 +103,9 @@ def load_engine(
 class _Assembly:
     """Makes the parts on the GPU, and has `cleanup` free them."""
 
-    def __init__(self, cuda: Cuda, cleanup: ExitStack) -> None:
-        self._cuda = cuda
+    def __init__(self, device: Device, cleanup: ExitStack) -> None:
+        self._cuda = device.cuda
+        self._pause = device.pause
         self._cleanup = cleanup
 
     def keep(self, free: Callable[..., None], *arguments: int) -> None:
@@ -135,6 +140,7 @@ class _Assembly:
 
         def new_context(profile: int) -> PlanContext:
             context = loaded.context(profile, scratch=scratch, scratch_bytes=scratch_bytes, stream=stream)
+            self._cleanup.callback(self._pause, REST_S)  # after it is freed, as this goes backwards
             self.keep(context.close)
             return context
 

@@ -16,6 +16,7 @@ from tests.helpers.simulated_cuda_parts import Error
 from tests.helpers.simulated_tensorrt import FakeTensorRt, fake_plan
 from worker.engine import Engine
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
+from worker.tensorrt_load import REST_S
 
 GRAPHS = (2, 8)
 OTHER = fake_plan(INPUTS, horizon=HORIZON, quantiles=QUANTILES, profiles=[(1, 8, 16)], version="8.5.3")
@@ -82,6 +83,14 @@ def test_frees_in_the_reverse_order_of_making(gpu: FakeGpu, folder: PlanFolder) 
         *("free page-locked memory", "free weights"),
     ]
     gpu.assert_empty()
+
+
+def test_rests_after_each_context_that_it_frees(gpu: FakeGpu, folder: PlanFolder) -> None:
+    engine = folder.load(gpu)
+    began_s = gpu.clock()
+    engine.close()
+    contexts = 1 + len((*GRAPHS, "full batches"))
+    assert gpu.clock() - began_s == pytest.approx(contexts * REST_S)
 
 
 # bad plans
