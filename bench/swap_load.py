@@ -15,7 +15,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -132,25 +132,34 @@ def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds:
 
 @dataclass(slots=True, kw_only=True)
 class Supply:
-    """Events that are there when a block begins, or that are sent beside it. rate_per_s: of the worker; least_lag: ever seen."""
+    """Events that are there when a block begins, or that are sent beside it.
+
+    left: how many the worker has yet to read. rate_per_s: of the worker. look_s: between two looks; to ask the worker takes the time
+    of a step or two of its own. least_left: ever seen.
+    """
 
     feed: Feed
-    worker: WorkerHandle
+    left: Callable[[], int]
     steady: bool
-    rate_per_s: float = 0.0
-    least_lag: int = sys.maxsize
+    rate_per_s: float = FIRST_EVENTS / WARM_UP_S
+    look_s: float = 0.5
+    pause: Callable[[float], None] = time.sleep
+    least_left: int = sys.maxsize
     ended: threading.Event = field(default_factory=threading.Event)
 
     def before(self, seconds: float) -> None:
         """See to it that a block of so many seconds doesn't run out of events."""
         if not self.steady:
-            self.feed.send(max(0, int(self.rate_per_s * seconds * SPARE) - lag(self.worker)))
+            self.feed.send(max(0, int(self.rate_per_s * seconds * SPARE) - self.left()))
             self.feed.flush()
-            time.sleep(1.0)
+            self.pause(1.0)
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Send events meanwhile, if they are to be: as many as the worker takes, always `STOCK_S` seconds ahead."""
+        """Send events meanwhile, if they are to be: as many as the worker takes, `STOCK_S` seconds ahead.
+
+        Raises what sending raised, also if the body fails for it, and `ContenderError` if the stock fell below a second's need.
+        """
         if not self.steady:
             yield
             return
@@ -160,14 +169,18 @@ class Supply:
                 yield
             finally:
                 self.ended.set()
-            sending.result()
+                sending.result()
+        self.feed.flush()
+        if self.least_left < self.rate_per_s:
+            raise ContenderError(
+                f"events came too slowly: {self.least_left:,} were left once, of {self.rate_per_s:,.0f} a second"
+            )
 
     def _send(self) -> None:
-        while not self.ended.wait(0.02):
-            left = lag(self.worker)
-            if self.rate_per_s:
-                self.least_lag = min(self.least_lag, left)
-            self.feed.send(max(0, int(max(self.rate_per_s, FIRST_EVENTS / WARM_UP_S) * STOCK_S) - left))
+        while not self.ended.wait(self.look_s):
+            left = self.left()
+            self.least_left = min(self.least_left, left)
+            self.feed.send(max(0, int(self.rate_per_s * STOCK_S) - left))
 
 
 def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[s
     blocks: list[Block] = []
     with place.worker(steps, **sections) as worker:
         worker.wait_ready()
-        supply = Supply(feed=feed, worker=worker, steady=plan.steady)
+        supply = Supply(feed=feed, left=lambda: lag(worker), steady=plan.steady)
         with supply.beside():
             before = worker.metric("forecast_worker_forecasts_total")
             time.sleep(WARM_UP_S)
@@ -194,8 +207,6 @@ def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[s
                     seconds = each * EVERY_S if count else plan.without_s or each * EVERY_S
                     supply.before(seconds)
                     blocks.append(run_block(worker, publishing, count, seconds))
-        if not supply.least_lag:
-            raise ContenderError("the worker ran out of events for a while: they come too slowly")
         served = int(worker.metric('forecast_worker_swaps_total{outcome="served"}'))
         refused = int(worker.metric('forecast_worker_swaps_total{outcome="refused"}'))
         loads = {

@@ -285,7 +285,8 @@ def sound(found: Mapping[str, Any]) -> bool:
     """Whether a part of the result, of either kind, is as it should be."""
     if "p99_ratio" in found:
         return bool(found["met"] and found["each_version_once_in_order"] and not found["refused"])
-    return not found["wrong_version_served"] and abs(found["device_growth_percent"]) <= MOST_GROWTH_PERCENT
+    growth = (found["device_growth_percent"], found["host_growth_percent"])
+    return not found["wrong_version_served"] and max(map(abs, growth)) <= MOST_GROWTH_PERCENT
 
 
 if __name__ == "__main__":

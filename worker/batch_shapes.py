@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 FREE_ROWS: Final = 64
-"""A graph of at most so many rows is used for every smaller batch: up to there a batch takes as long as one row, launching its
-kernels."""
+"""A listed graph of at most so many rows is used for every smaller batch: up to there a batch takes little longer than one row,
+launching its kernels."""
 
 SMALL_ROWS: Final = 512
 SMALL_PADDING: Final = 2.0
-"""A graph of at most `SMALL_ROWS` isn't used if it would run more than so many times the rows that are there."""
+"""A listed graph of at most `SMALL_ROWS` isn't used if it would run more than so many times the rows that are there."""
 
-LARGE_PADDING: Final = 1.125
-"""Likewise for a larger graph, where rows cost time."""
+PADDING: Final = 1.125
+"""Likewise for a larger one, where rows cost time, and for the graph of full batches that nobody listed."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,17 +48,23 @@ class BatchShapes:
         profiles: of the plan, by index.
         graph_rows: batch sizes for which a CUDA graph is wanted; those that no profile takes or no batch needs are left out.
         max_rows: the largest batch.
+        full: whether a graph is wanted for batches of `max_rows`, too.
 
     Raises `ValueError` if no profile takes `max_rows` rows.
     """
 
-    def __init__(self, profiles: Sequence[RowRange], graph_rows: Sequence[int], max_rows: int) -> None:
+    def __init__(
+        self, profiles: Sequence[RowRange], graph_rows: Sequence[int], max_rows: int, *, full: bool = False
+    ) -> None:
         largest = max((profile.max_rows for profile in profiles), default=0)
         if max_rows > largest:
             raise ValueError(f"batch rows: got {max_rows}, the plan's profiles take {largest} at most")
         self._profiles = tuple(profiles)
-        self._graph_rows = sorted(rows for rows in set(graph_rows) if 1 <= rows <= largest and self._fits(rows))
-        self._found = {self._find(rows) for rows in self._turns(max_rows)}
+        least = {max_rows: math.ceil(max_rows / PADDING)} if full else {}
+        least |= {rows: _least_rows(rows) for rows in graph_rows}
+        self._least = {rows: least[rows] for rows in sorted(least) if 1 <= rows <= largest and self._fits(rows)}
+        self._unlisted = {max_rows} - {*graph_rows} if full else set()
+        self._found = {rows: self._find(rows) for rows in sorted(self._turns(max_rows))}
 
     def shape_for(self, rows: int) -> Shape:
         """How a batch of `rows` rows is run, 1 <= rows <= max_rows."""
@@ -67,17 +73,31 @@ class BatchShapes:
     @property
     def capacity_rows(self) -> int:
         """Rows that the memory must have room for; at least the largest batch."""
-        return max(shape.rows for shape in self._found)
+        return max(shape.rows for shape in self._found.values())
 
     @property
     def profiles(self) -> tuple[int, ...]:
         """The profiles in use, ascending."""
-        return tuple(sorted({shape.profile for shape in self._found}))
+        return tuple(sorted({shape.profile for shape in self._found.values()}))
 
     @property
     def graphs(self) -> tuple[Shape, ...]:
         """The shapes that a graph is wanted for, smallest first."""
-        return tuple(sorted({shape for shape in self._found if shape.graph}, key=lambda shape: shape.rows))
+        return tuple(sorted({shape for shape in self._found.values() if shape.graph}, key=lambda shape: shape.rows))
+
+    def is_listed(self, shape: Shape) -> bool:
+        """Whether somebody asked for the graph of `shape`."""
+        return shape.rows not in self._unlisted
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Batch sizes, ascending, that between them use every graph, and each profile without one for its smallest and largest batch."""
+        graphs = {shape: rows for rows, shape in self._found.items() if shape.graph}
+        plain: dict[int, list[int]] = {}
+        for rows, shape in self._found.items():
+            if not shape.graph:
+                plain.setdefault(shape.profile, []).append(rows)
+        return tuple(sorted({*graphs.values(), *(rows for each in plain.values() for rows in (each[0], each[-1]))}))
 
     @property
     def warm_up(self) -> tuple[Shape, ...]:
@@ -98,13 +118,13 @@ class BatchShapes:
         ends = {1, max_rows}
         for profile in self._profiles:
             ends |= {profile.min_rows - 1, profile.max_rows}
-        for graph in self._graph_rows:
-            ends |= {graph, _least_rows(graph) - 1}
+        for graph, least in self._least.items():
+            ends |= {graph, least - 1}
         return {rows for end in ends for rows in (end, end + 1) if 1 <= rows <= max_rows}
 
     def _find(self, rows: int) -> Shape:
-        graph = next((size for size in self._graph_rows if size >= rows), None)
-        if graph is not None and rows >= _least_rows(graph):
+        graph = next((size for size, least in self._least.items() if least <= rows <= size), None)
+        if graph is not None:
             return Shape(self._profile_for(graph), graph, graph=True)
         profile = self._profile_for(rows)
         return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
@@ -120,7 +140,7 @@ class BatchShapes:
 
 
 def _least_rows(graph: int) -> int:
-    """The fewest rows that a graph of `graph` rows is used for."""
+    """The fewest rows that a listed graph of `graph` rows is used for."""
     if graph <= FREE_ROWS:
         return 1
-    return math.ceil(graph / (SMALL_PADDING if graph <= SMALL_ROWS else LARGE_PADDING))
+    return math.ceil(graph / (SMALL_PADDING if graph <= SMALL_ROWS else PADDING))

@@ -8,7 +8,7 @@ model, `engine.backup`, a stand-by, a replay, `diff`) are proved within `refused
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from schemas.engine_card import EngineCard
 from worker.deadline import Clock
-from worker.engine import Engine, EngineSpec, Slot
+from worker.engine import Engine, EngineSpec, Slot, Ticket
 from worker.errors import ContractError, EngineError
 
 TIMED_RUNS = 3
@@ -77,15 +77,16 @@ def prove(engine: Engine, card: EngineCard) -> None:
 def prove_sizes(engine: Engine, card: EngineCard) -> None:
     """Run every size that will be used with golden rows; so the first real batches find the engine warm, too.
 
-    A plan runs them in every slot, as each has memory and graphs of its own, with the golden rows in another order: a slot that
-    is handed another one's forecasts is found out. The ONNX file has one session for all slots.
+    A plan runs them in all slots at once, each with the golden rows in another order: slots share memory and contexts on the
+    device, and one that is handed another one's forecasts is found out. The ONNX file has one session for all slots.
     Raises `ProofError` if one is wrong or a row depends on its neighbours; `EngineError` if it fails.
     """
     for rows in sizes(card, engine):
         with _slots(engine, every=engine.spec.plan is not None) as slots:
-            for slot in slots:
-                tiled, places = _tiled(card, rows, first=slot.index)
-                _compare(_computed(engine, slot, tiled, rows), places, engine, card, f"batch of {rows} rows")
+            batches = [_tiled(card, rows, first=slot.index) for slot in slots]
+            results = _computed_together(engine, slots, [columns for columns, _ in batches], rows)
+            for values, (_, places) in zip(results, batches, strict=True):
+                _compare(values, places, engine, card, f"batch of {rows} rows")
 
 
 def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
@@ -111,10 +112,10 @@ def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
 
 
 def sizes(card: EngineCard, engine: Engine) -> list[int]:
-    """Batch sizes worth a first run before the first real one: the ends of the profiles, the usual size, CUDA graphs'."""
+    """Batch sizes worth a first run before the first real one: the ends of the profiles, the usual size, every way to run a batch."""
     plan = engine.spec.plan
     profiles = [card.profile] if plan is None else list(plan.profiles)
-    wanted = {1, engine.spec.max_rows, *(() if plan is None else plan.cuda_graph_rows)}
+    wanted = {1, engine.spec.max_rows, *engine.spec.proof_rows, *(() if plan is None else plan.cuda_graph_rows)}
     for profile in profiles:
         wanted |= {profile.min_rows, profile.opt_rows, profile.max_rows}
     return sorted(rows for rows in wanted if rows <= engine.spec.max_rows)
@@ -125,21 +126,20 @@ def compute(engine: Engine, columns: Columns, rows: int) -> NDArray[np.float32]:
 
     Raises `EngineError`; the engine's slots are all free again afterwards.
     """
-    with _slots(engine, every=False) as (slot,):
-        return _computed(engine, slot, columns, rows)
+    with _slots(engine, every=False) as slots:
+        (values,) = _computed_together(engine, slots, [columns], rows)
+    return values
 
 
 @contextmanager
 def _slots(engine: Engine, *, every: bool) -> Iterator[list[Slot]]:
     """One free slot, or every one, for so long. Raises `EngineError` if none is free."""
-    slots = []
-    while (slot := engine.acquire()) is not None:
-        slots.append(slot)
-        if not every:
-            break
-    if not slots:
-        raise EngineError("no slot is free")
+    slots: list[Slot] = []
     try:
+        while (every or not slots) and (slot := engine.acquire()) is not None:
+            slots.append(slot)
+        if not slots:
+            raise EngineError("no slot is free")
         yield slots
     finally:
         for slot in slots:
@@ -147,12 +147,29 @@ def _slots(engine: Engine, *, every: bool) -> Iterator[list[Slot]]:
                 engine.release(slot)
 
 
-def _computed(engine: Engine, slot: Slot, columns: Columns, rows: int) -> NDArray[np.float32]:
-    for name, column in slot.columns.items():
-        column[:rows] = columns[name]
-    ticket = engine.submit(slot, rows)
+def _computed_together(
+    engine: Engine, slots: Sequence[Slot], batches: Sequence[Columns], rows: int
+) -> list[NDArray[np.float32]]:
+    """All batches in flight before the first is fetched. After a failure, those that come back are fetched all the same."""
+    tickets: list[Ticket] = []
+    results = []
+    try:
+        for slot, columns in zip(slots, batches, strict=True):
+            for name, column in slot.columns.items():
+                column[:rows] = columns[name]
+            tickets.append(engine.submit(slot, rows))
+        while tickets:
+            results.append(_collected(engine, tickets.pop(0)))
+    finally:
+        for ticket in tickets:
+            with suppress(EngineError):
+                _collected(engine, ticket)
+    return results
+
+
+def _collected(engine: Engine, ticket: Ticket) -> NDArray[np.float32]:
     if not engine.wait(ticket, WAIT_S):
-        raise EngineError(f"{rows} rows weren't computed within {WAIT_S:g} s")
+        raise EngineError(f"{ticket.rows} rows weren't computed within {WAIT_S:g} s")
     return np.array(engine.collect(ticket).values, np.float32)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ class PlanMisfitError(ContractError):
 
 
 REST_S: Final = 0.02
-"""Between freeing two contexts. TensorRT's bindings hold Python's lock for as long as that takes (0.06 s for a Transformer on an H200), and
+"""After freeing a context. TensorRT's bindings hold Python's lock for as long as that takes (0.06 s for a Transformer on an H200), and
 a loop that serves another version meanwhile shall wait for one of them at a time."""
 
 REBUILD: Final = "build the plan anew for this GPU and this TensorRT with `engine-build build`"
@@ -85,8 +86,8 @@ def load_engine(
             raise OutOfDeviceMemoryError(f"{path}: {error}{_free_memory(device.cuda)}") from error
         del content  # as large as the plan, and no longer needed
         assembly.keep(loaded.close)
-        spec = _spec(path, loaded, plan, card, schema, max_rows)
         shapes = _shapes(path, loaded, plan, max_rows)
+        spec = replace(_spec(path, loaded, plan, card, schema, max_rows), proof_rows=shapes.samples)
         lanes, stream = assembly.lanes(loaded, spec, shapes, slots)
         return TensorRtEngine(
             spec,
@@ -115,7 +116,7 @@ class _Assembly:
     def lanes(
         self, loaded: LoadedPlan, spec: EngineSpec, shapes: BatchShapes, count: int
     ) -> tuple[tuple[Lane, ...], int]:
-        """Lanes that have run every shape once, and their stream."""
+        """Lanes, the first of which has run every shape once, and their stream."""
         cuda = self._cuda
         layout = Layout.of(spec.inputs, (spec.horizon, len(spec.quantiles)), shapes.capacity_rows)
         scratch_bytes = max(loaded.scratch_bytes, ALIGNMENT_BYTES)
@@ -162,18 +163,30 @@ class _Assembly:
         for shape in shapes.warm_up:
             lanes[0].start(shape.rows, shape)
         self._cuda.synchronize(stream)
-        for shape in shapes.graphs:
+        for shape in reversed(shapes.graphs):  # the largest are worth most
             try:
-                context = new_context(shape.profile)
-            except (FatalEngineError, OutOfDeviceMemoryError):
-                raise
-            except EngineError as error:
-                # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
-                self._cuda.raise_pending("making a second context")
-                log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
-                return
-            if not all(self._capture(lane, shape, context, stream) for lane in lanes):
-                return
+                if not self._graphs(lanes, shape, new_context, stream):
+                    return
+            except OutOfDeviceMemoryError as error:
+                if shapes.is_listed(shape):
+                    raise
+                self._settle(stream)
+                log.warning("no CUDA graph of full batches", error=str(error))
+
+    def _graphs(
+        self, lanes: tuple[Lane, ...], shape: Shape, new_context: Callable[[int], PlanContext], stream: int
+    ) -> bool:
+        """Whether each lane has a graph of `shape` now; else TensorRT allows none here."""
+        try:
+            context = new_context(shape.profile)
+        except (FatalEngineError, OutOfDeviceMemoryError):
+            raise
+        except EngineError as error:
+            # TensorRT 8.6 must be told when it builds (PROFILE_SHARING_0806); later versions always allow it.
+            self._cuda.raise_pending("making a second context")
+            log.warning("the plan allows one context per profile: no CUDA graphs", error=str(error))
+            return False
+        return all(self._capture(lane, shape, context, stream) for lane in lanes)
 
     def _capture(self, lane: Lane, shape: Shape, context: PlanContext, stream: int) -> bool:
         """Whether there is a graph of one shape for one lane, run once; there isn't if TensorRT can't be captured here."""
@@ -183,7 +196,7 @@ class _Assembly:
             raise
         except EngineError as error:
             self._cuda.synchronize(stream)
-            log.warning("no CUDA graphs: a batch can't be captured", rows=shape.rows, error=str(error))
+            log.warning("no further CUDA graphs: a batch can't be captured", rows=shape.rows, error=str(error))
             return False
         try:
             executable = self._made(self._cuda.instantiate, self._cuda.destroy_executable, graph)
@@ -209,11 +222,12 @@ class _Assembly:
         return made
 
     def _settle(self, stream: int) -> None:
-        """Nothing may be freed under the GPU's hands."""
-        try:
-            self._cuda.synchronize(stream)
-        except EngineError as error:
-            log.warning("the GPU's last work failed while an engine was loaded", error=str(error))
+        """Nothing may be freed under the GPU's hands. Nor may what comes next find an error of what came before."""
+        for settle in (partial(self._cuda.synchronize, stream), partial(self._cuda.raise_pending, "loading an engine")):
+            try:
+                settle()
+            except EngineError as error:
+                log.warning("the GPU's last work failed while an engine was loaded", error=str(error))
 
 
 def _freed(free: Callable[..., None], *arguments: int) -> None:
@@ -276,14 +290,12 @@ def _spec(
 
 
 def _shapes(path: Path, loaded: LoadedPlan, plan: Plan, max_rows: int) -> BatchShapes:
-    graphs = plan.cuda_graph_rows
-    if plan.runtime == "tensorrt":
-        # Full batches are what a busy worker runs, and a graph puts one into the stream by one call. Kernel by kernel it meets the
-        # driver's lock many times, which is taken for long while another version is loaded (docs/adr/0018). TensorRT-RTX goes on
-        # to faster kernels by itself, which a graph wouldn't.
-        graphs = (*graphs, max_rows)
+    # Full batches are what a busy worker runs, and a graph puts one into the stream by one call. Kernel by kernel it meets the
+    # driver's lock many times, which is taken for long while another version is loaded (docs/adr/0018). TensorRT-RTX goes on to
+    # faster kernels by itself, which a graph wouldn't.
+    full = plan.runtime == "tensorrt"
     try:
-        return BatchShapes(loaded.profiles, graphs, max_rows)
+        return BatchShapes(loaded.profiles, plan.cuda_graph_rows, max_rows, full=full)
     except ValueError as error:
         raise ContractError(
             f"{path}: {error}; lower batching.max_rows, or build the plan with a larger profile"

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from schemas.engine_card import EngineCard, Plan, Profile, load_card
 from tests.helpers.clock import ManualClock
+from tests.helpers.engines import expected_forecasts
 from tests.helpers.faulty_cuda import FaultyCuda
 from tests.helpers.models import schema_for, tiny_model
 from tests.helpers.simulated_cuda import FakeCuda
 from tests.helpers.simulated_tensorrt import FakeTensorRt, fake_plan
 from worker.cuda import Cuda
+from worker.engine import Engine
 from worker.tensorrt_engine import TensorRtEngine
 from worker.tensorrt_load import Device, load_engine
 from worker.tensorrt_runtime import TensorRtLibrary
@@ -119,3 +123,17 @@ class PlanFolder:
             slots=slots,
             max_rows=max_rows or max(profile[2] for profile in self.profiles),
         )
+
+
+def right(engine: Engine, rows: int) -> bool:
+    """Whether it computes a batch of `rows` rows."""
+    slot = engine.acquire()
+    assert slot is not None
+    random = np.random.default_rng(rows)
+    for column in slot.columns.values():
+        column[:rows] = random.uniform(0.0, 50.0, column[:rows].shape)
+    wanted = expected_forecasts(slot.columns, rows, horizon=HORIZON, quantiles=QUANTILES)
+    values = engine.collect(engine.submit(slot, rows)).values
+    same = bool(np.allclose(values, wanted, rtol=1e-5))
+    engine.release(slot)
+    return same

@@ -91,3 +91,20 @@ def test_what_was_found_is_kept_by_partition() -> None:
     assert (found.rows, found.not_finite, dict(found.fallbacks)) == (3, 1, {"guard:drift": 1})
     assert found.runs() == {0: ["v1", "v2"], 1: ["v2"]}
     assert set(found.versions) == {("v1", "d1"), ("v2", "d2"), ("v2", "d3")}
+
+
+def test_what_several_readers_found_is_as_if_one_had_read_it_all() -> None:
+    rows = [
+        Provenance(0, 1, "v2", "d2", None, finite=True),
+        Provenance(0, 0, "v1", "d1", "guard:drift", finite=True),
+        Provenance(1, 0, "v2", "d3", None, finite=False),
+        Provenance(1, 1, "v1", "d1", "guard:drift", finite=True),
+    ]
+    whole, first, second = Found(), Found(), Found()
+    for number, row in enumerate(rows):
+        whole.add(row)
+        (first, second)[number % 2].add(row)
+    second.take(first)
+    assert (second.rows, second.not_finite, second.fallbacks) == (whole.rows, whole.not_finite, whole.fallbacks)
+    assert set(second.versions) == set(whole.versions)
+    assert second.runs() == whole.runs() == {0: ["v1", "v2"], 1: ["v2", "v1"]}

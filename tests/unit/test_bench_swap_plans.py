@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from bench.swap_plans import BROKEN, PlanStore
-from bench.swaps_tensorrt import mean_seconds, sound
+from bench.swaps_tensorrt import growth_percent, mean_seconds, sound
 from schemas.engine_card import CARD_NAME, Plan, load_card, sha256_hex, write_card
 from tests.helpers.gpu_engines import PlanFolder
 from worker.model_status import Phase, counted
@@ -67,7 +67,7 @@ def test_every_broken_kind_differs_from_a_sound_version(store: PlanStore) -> Non
 
 def test_a_result_is_sound_only_if_order_memory_and_times_are() -> None:
     loaded = {"p99_ratio": 1.2, "met": True, "each_version_once_in_order": True, "refused": {}}
-    broken = {"wrong_version_served": [], "device_growth_percent": 0.5}
+    broken = {"wrong_version_served": [], "device_growth_percent": 0.5, "host_growth_percent": -0.5}
     assert sound(loaded)
     assert sound(broken)
     assert not any(
@@ -75,9 +75,16 @@ def test_a_result_is_sound_only_if_order_memory_and_times_are() -> None:
         for change in ({"met": False}, {"each_version_once_in_order": False}, {"refused": {"v1": "late"}})
     )
     assert not sound({**broken, "device_growth_percent": -2.5})
+    assert not sound({**broken, "host_growth_percent": 2.5})
     assert not sound({**broken, "wrong_version_served": ["v5"]})
 
 
 def test_loading_is_told_in_its_phases() -> None:
     loads = counted(counted(counted({}, Phase.LOAD, 1.0), Phase.LOAD, 2.0), Phase.PROVE, 0.5)
     assert mean_seconds(loads) == {"load": 1.5, "prove": 0.5}
+
+
+def test_memory_that_goes_up_and_down_with_the_two_versions_has_not_grown() -> None:
+    assert growth_percent([10, 20] * 40) == 0.0
+    assert growth_percent([*[10, 20] * 20, *[11, 22] * 20]) == pytest.approx(10.0)
+    assert growth_percent([10]) == 0.0

@@ -69,7 +69,7 @@ def test_every_step_is_in_the_usage() -> None:
     assert done.returncode == 64
     text = (ROOT / "tools" / "gpu_session.sh").read_text(encoding="utf-8")
     steps = re.findall(r"^    (\w+)\) ?", text.partition("\nfor name in")[2], re.MULTILINE)
-    assert len(steps) == 11
+    assert len(steps) == 12
     assert [step for step in steps if not re.search(rf"^#     {step} ", done.stderr, re.MULTILINE)] == []
 
 

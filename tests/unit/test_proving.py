@@ -9,7 +9,7 @@ from schemas.engine_card import EngineCard, Plan
 from tests.helpers.cards import card_content, plan_content
 from tests.helpers.clock import ManualClock
 from tests.helpers.engines import FakeEngine, expected_forecasts
-from worker.engine import Slot, Ticket
+from worker.engine import Forecasts, Slot, Ticket
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.proving import (
     TIMED_RUNS,
@@ -47,6 +47,23 @@ def card(*, wrong_at: tuple[int, int, int] | None = None, by: float = 0.1, **cha
 
 def plan(**changed: Any) -> Plan:
     return Plan.model_validate(plan_content(**changed))
+
+
+class Crossed(FakeEngine):
+    """Every slot is handed the forecasts of the slot that was submitted first."""
+
+    _first: Slot | None = None
+
+    def submit(self, slot: Slot, rows: int) -> Ticket:
+        if self._first is None or not self.outstanding:
+            self._first = slot
+        return super().submit(slot, rows)
+
+    def collect(self, ticket: Ticket) -> Forecasts:
+        assert self._first is not None
+        for name, column in ticket.slot.columns.items():
+            column[:] = self._first.columns[name]
+        return super().collect(ticket)
 
 
 # -- the golden batch -------------------------------------------------------------------------------------------------
@@ -146,6 +163,14 @@ def test_without_a_free_slot_it_is_an_error() -> None:
     used.acquire()
     with pytest.raises(EngineError, match="no slot is free"):
         compute(used, golden_columns(card()), 3)
+
+
+def test_a_slot_that_is_handed_another_ones_forecasts_is_found_out() -> None:
+    crossed = Crossed(INPUTS, horizon=2, quantiles=QUANTILES, max_rows=8, plan=plan())
+    prove(crossed, card())
+    with pytest.raises(ProofError, match="batch of 1 rows"):
+        prove_sizes(crossed, card())
+    assert crossed.free == 2
 
 
 @pytest.mark.parametrize("where", ["fail_submit", "fail_collect"])

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import structlog.testing
 
-from tests.helpers.engines import expected_forecasts
-from tests.helpers.gpu_engines import HORIZON, INPUTS, QUANTILES, FakeGpu, PlanFolder, plan_of
+from tests.helpers.gpu_engines import HORIZON, INPUTS, QUANTILES, FakeGpu, PlanFolder, plan_of, right
 from tests.helpers.simulated_cuda import FakeCuda
 from tests.helpers.simulated_cuda_parts import Error
 from tests.helpers.simulated_tensorrt import FakeTensorRt, fake_plan
-from worker.engine import Engine
 from worker.errors import ContractError, EngineError, FatalEngineError, OutOfDeviceMemoryError
 from worker.tensorrt_load import REST_S
 
@@ -30,20 +27,6 @@ def gpu(request: pytest.FixtureRequest) -> FakeGpu:
 @pytest.fixture
 def folder(tmp_path: Path) -> PlanFolder:
     return PlanFolder(tmp_path / "1", graph_rows=GRAPHS)
-
-
-def right(engine: Engine, rows: int) -> bool:
-    """Whether it computes a batch of `rows` rows."""
-    slot = engine.acquire()
-    assert slot is not None
-    random = np.random.default_rng(rows)
-    for column in slot.columns.values():
-        column[:rows] = random.uniform(0.0, 50.0, column[:rows].shape)
-    wanted = expected_forecasts(slot.columns, rows, horizon=HORIZON, quantiles=QUANTILES)
-    values = engine.collect(engine.submit(slot, rows)).values
-    same = bool(np.allclose(values, wanted, rtol=1e-5))
-    engine.release(slot)
-    return same
 
 
 def test_says_what_the_plan_is(gpu: FakeGpu, folder: PlanFolder) -> None:
@@ -271,36 +254,6 @@ def test_a_lost_context_is_fatal_at_any_step_and_frees_without_raising(folder: P
 
 
 # plans that can't do everything
-
-
-def test_a_plan_that_allows_one_context_per_profile_runs_without_graphs(tmp_path: Path) -> None:
-    gpu = FakeGpu()
-    folder = PlanFolder(tmp_path / "1", graph_rows=GRAPHS, plan_changes={"shared_profiles": False})
-    with structlog.testing.capture_logs() as logs:
-        engine = folder.load(gpu, slots=3)
-    assert [line["event"] for line in logs] == ["the plan allows one context per profile: no CUDA graphs"]
-    assert gpu.fake.executables == {}
-    assert all(right(engine, rows) for rows in (1, 2, 16))
-    slots = [engine.acquire() for _ in range(3)]
-    tickets = []
-    for number, slot in enumerate(slots):
-        assert slot is not None
-        for column in slot.columns.values():
-            column[:4] = number + 1.0
-        tickets.append(engine.submit(slot, 4))
-    assert [float(engine.collect(ticket).values[0, 0, 0]) for ticket in tickets] == pytest.approx([2.1, 4.1, 6.1])
-    engine.close()
-    gpu.assert_empty()
-
-
-def test_what_can_not_be_captured_runs_without_a_graph(gpu: FakeGpu, folder: PlanFolder) -> None:
-    gpu.tensorrt.capturable = False
-    with structlog.testing.capture_logs() as logs:
-        engine = folder.load(gpu)
-    assert [(line["event"], line["rows"]) for line in logs] == [("no CUDA graphs: a batch can't be captured", 2)]
-    assert all(right(engine, rows) for rows in (1, 2, 8))
-    engine.close()
-    gpu.assert_empty()
 
 
 def test_a_library_is_known_by_what_it_offers() -> None:
