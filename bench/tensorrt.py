@@ -92,7 +92,10 @@ class Bench:
         }
 
     def engine_rates(self, plan: BenchPlan) -> Mapping[str, float]:
-        """Rows per second of the engine with its copies, of the bare plan back to back, and of the copies alone."""
+        """Rows per second of the engine with its copies, of the bare plan back to back, and of the copies alone.
+
+        The engine launches its full batches as a CUDA graph; the bare plan is enqueued.
+        """
         with DeviceRunner(self.library, runtime_api(), plan.content, PROFILE) as runner:
             for index in range(runner.sets):
                 runner.fill(index, {name: np.resize(v, (ENGINE_ROWS, *v.shape[1:])) for name, v in plan.inputs.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, Literal
 
 from schemas.engine_card import EngineCard, Plan
 from worker.model_status import DeviceMemory
@@ -13,6 +14,12 @@ HOST_FACTOR = 3
 
 FreeBytes = Callable[[], int | None]
 DeviceAsked = Callable[[], DeviceMemory | None]
+
+
+_REMEDIES: Final = {
+    "host": "give the worker more memory, or lower models.headroom_bytes, engine.slots or batching.max_rows",
+    "device": "take other work off this GPU, lower models.headroom_bytes, or build the plan for a smaller profile",
+}
 
 
 class NoRoomError(Exception):
@@ -41,12 +48,12 @@ def plan_device_bytes(plan: Plan) -> int:
     return (plan.device_memory_bytes or 0) + plan.size_bytes
 
 
-def require_room(where: str, needed: int, free: int | None, headroom: int) -> None:
+def require_room(where: Literal["host", "device"], needed: int, free: int | None, headroom: int) -> None:
     """Raise `NoRoomError` unless `needed` bytes of the `free` ones leave `headroom`. Unknown free memory is enough."""
     if free is not None and free - needed < headroom:
         raise NoRoomError(
             f"{where} memory: needs {_mib(needed)}, free are {_mib(free)}, and {_mib(headroom)} must stay free; "
-            "give the worker more memory, or lower models.headroom_bytes, engine.slots or batching.max_rows"
+            f"{_REMEDIES[where]}"
         )
 
 

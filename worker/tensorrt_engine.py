@@ -2,8 +2,9 @@
 
     slot's page-locked memory -> copy -> run -> copy -> page-locked memory -> event        all in the stream, none waited for
 
-- One lane per slot (`tensorrt_lane`): memory on both sides, a context per profile, CUDA graphs for the sizes that the card lists.
-- All contexts share one scratch memory, because the stream runs one batch at a time.
+- One lane per slot (`tensorrt_lane`): page-locked memory, CUDA graphs for the sizes that the card lists and for full batches.
+- Lanes share the device's memory, and a context per profile and per size of graphs, which share one scratch memory, because the stream
+  runs one batch at a time.
 - `wait` asks the event and sleeps in between, for CUDA has no wait with a time limit; `collect` waits by the event itself.
 - `close` frees in the reverse order of making: graphs, contexts, events, stream, device memory, page-locked memory, plan.
 """

@@ -1,4 +1,4 @@
-"""One slot of the TensorRT engine: its memory on both sides, and what puts a batch from it into the stream.
+"""One slot of the TensorRT engine: its page-locked memory, and what puts a batch from it into the stream.
 
 Ownership: a lane's page-locked memory is written by whoever holds its slot, read and written by the GPU between `start` and the
 lane's event, and read again by whoever collected the result. Nothing here waits; nothing here frees (`tensorrt_load` does).

@@ -124,6 +124,6 @@ def test_the_refusal_has_the_figures_and_the_remedy() -> None:
     with pytest.raises(NoRoomError) as raised:
         require_room("device", 3 * 1024 * MIB, 100 * MIB, 256 * MIB)
     assert str(raised.value) == (
-        "device memory: needs 3,072 MiB, free are 100 MiB, and 256 MiB must stay free; give the worker more memory, or "
-        "lower models.headroom_bytes, engine.slots or batching.max_rows"
+        "device memory: needs 3,072 MiB, free are 100 MiB, and 256 MiB must stay free; take other work off this GPU, "
+        "lower models.headroom_bytes, or build the plan for a smaller profile"
     )
