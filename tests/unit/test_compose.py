@@ -90,7 +90,9 @@ def test_a_sound_plan_has_run_every_size_in_every_slot_before_its_first_batch(tm
     engine = load_engine(settings_for(folder, "engine.slots=3"), SCHEMA)
     assert isinstance(engine, TensorRtEngine)
     proofs = [len(columns["sales"]) for columns in gpu.tensorrt.executed][-13:]
-    assert proofs == [2] + 3 * [1] + 3 * [4] + 3 * [7] + 3 * [8]  # of full batches there is a graph, up to 7 rows there isn't
+    assert proofs == [2] + 3 * [1] + 3 * [4] + 3 * [7] + 3 * [
+        8
+    ]  # of full batches there is a graph, up to 7 rows there isn't
     engine.close()
     gpu.assert_empty()
 
