@@ -28,9 +28,8 @@ class EngineSpec:
 
     inputs: name -> values per row; None for a scalar. Raw units in and out, dtype float32.
     horizon: days ahead. quantiles: levels, ascending, in (0, 1). Output: float32[rows, horizon, len(quantiles)].
-    max_rows: the largest batch. proof_rows: batch sizes that go every way the engine has for a batch, empty if there is but one.
-    digest: sha256 (hex) of the bytes that compute; plan: what the card says of them, None if
-    they are the ONNX file.
+    max_rows: the largest batch. digest: sha256 (hex) of the bytes that compute; plan: what the card says of them, None if
+    they are the ONNX file. proof_rows: batch sizes that go every way the engine has for a batch, empty if there is but one.
     """
 
     inputs: Mapping[str, int | None]
