@@ -14,7 +14,7 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.job import ContenderError
-from bench.workload import events, schema
+from bench.workload import events, write_schema
 from demo.events import Event, Schema
 from demo.kafka import EmbeddedKafka
 from demo.worker_process import toml
@@ -33,36 +33,20 @@ SETTLE_S = 60.0
 class Place:
     """Topics of one worker on a broker, its folder, and the store that it watches.
 
-    schema: of the events. gpu: a simulated one, or the one that is here.
+    schema: of the events, if they aren't `bench.workload`'s. gpu: a simulated one, or the one that is here.
     """
 
     servers: str
     name: str
     directory: Path
     store: TestStore
-    schema: Schema
+    schema: Schema | None = None
     gpu: Literal["simulated", "real"] = "simulated"
 
     @classmethod
-    def make(
-        cls,
-        kafka: EmbeddedKafka,
-        name: str,
-        directory: Path,
-        store: TestStore,
-        *,
-        written: Schema | None = None,
-        gpu: Literal["simulated", "real"] = "simulated",
-    ) -> Place:
-        """Create topics and folder. written: the events' schema if they aren't `bench.workload`'s."""
-        place = cls(
-            servers=kafka.bootstrap_servers,
-            name=name,
-            directory=directory / name,
-            store=store,
-            schema=schema() if written is None else written,
-            gpu=gpu,
-        )
+    def make(cls, kafka: EmbeddedKafka, name: str, directory: Path, store: TestStore) -> Place:
+        """Create topics and folder."""
+        place = cls(servers=kafka.bootstrap_servers, name=name, directory=directory / name, store=store)
         place.directory.mkdir()
         for topic in (place.features, place.forecasts, place.letters):
             kafka.create_topic(topic, PARTITIONS)
@@ -85,14 +69,12 @@ class Place:
 
     def worker(self, steps: Path | None = None, **sections: Mapping[str, object]) -> WorkerHandle:
         """A worker on this place; `sections` are laid over the settings. steps: see `swap_worker`."""
-        writer_schema = self.directory / "features.avsc"
-        writer_schema.write_text(json.dumps(self.schema), encoding="utf-8")
         tables: dict[str, dict[str, object]] = {
             "kafka": {"bootstrap.servers": self.servers},
             "kafka.consumer": {"max.partition.fetch.bytes": FETCH_BYTES},
             "input": {"topic": self.features, "group_id": self.name},
             "output": {"topic": self.forecasts, "dead_letter_topic": self.letters},
-            "wire": {"writer_schemas": [str(writer_schema)]},
+            "wire": {"writer_schemas": [str(write_schema(self.directory, self.schema))]},
             "engine": {"model": str(self.store.folder), "threads": 1},
             "models": {"interval_s": 0.5, "headroom_bytes": 0},
             "batching": {"coalesce": False},
@@ -104,17 +86,8 @@ class Place:
             tables.setdefault(section, {}).update(values)
         config = self.directory / "worker.toml"
         config.write_text(toml(tables), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "bench.swap_worker",
-            self.gpu,
-            str(steps or "-"),
-            "run",
-            "--config",
-            str(config),
-        ]
-        return WorkerHandle(command, self.directory / "worker.log")
+        command = [sys.executable, "-m", "bench.swap_worker", self.gpu, str(steps or "-")]
+        return WorkerHandle([*command, "run", "--config", str(config)], self.directory / "worker.log")
 
     def committed(self) -> dict[int, int]:
         """The group's positions; 0 where it has none."""

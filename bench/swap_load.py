@@ -4,8 +4,8 @@
 because other work on the machine comes and goes. Then the whole output topic is read.
 
 On a machine with a GPU, `--versions A B --events FILE` swaps between plans: folders as `python -m bench tensorrt` writes them, and
-real events as `python -m bench events` does. The loop's steps need `--steady` there: events are sent beside the worker, which
-takes them faster than they could be sent before a block and kept.
+real events as `python -m bench events` does. `--steady` belongs to that: the worker takes events faster than they could be sent before
+a block and kept, so they are sent beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,7 +38,6 @@ from demo.kafka import EmbeddedKafka
 from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.store import TestStore
 from tests.helpers.workers import WorkerHandle
-from worker.version_choice import VersionId
 
 RESULT = ROOT / "bench" / "results" / "swap-load.json"
 HEAP = "1g"
@@ -51,6 +50,7 @@ BALLAST = 12_000
 WARM_UP_S = 15.0
 FIRST_EVENTS = 1_000_000
 STOCK_S = 10.0
+"""Events that are sent beside the worker are so far ahead of it."""
 SPARE = 1.25
 """So many times the events that a block will need are there when it begins."""
 BUDGET_MS = 1000.0
@@ -72,7 +72,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Schedule:
     """swaps: in all; pairs: of blocks; without_s: of a block without swaps, None if as long as one with; steady: see `Supply`."""
 
     swaps: int = SWAPS
@@ -86,18 +86,17 @@ class Publishing:
     """Publishes v1, v2, … one after the other, and takes the oldest away."""
 
     store: TestStore
-    versions: list[VersionId] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
-    """Version -> what forecasts say that they were computed with: its plan, or its ONNX file."""
+    """Version, in their order -> what its forecasts say that they were computed with: its plan, or its ONNX file."""
 
     def next(self) -> str:
         """One more version, which CURRENT names then."""
-        name = f"v{len(self.versions) + 1}"
-        self.versions.append(self.store.publish(name))
+        name = f"v{len(self.digests) + 1}"
+        digest = self.store.publish(name).digest
         plans = load_card(self.store.folder / name / CARD_NAME).plans
-        self.digests[name] = plans[0].sha256 if plans else self.versions[-1].digest
-        if len(self.versions) > KEPT_VERSIONS:
-            self.store.remove(self.versions[-1 - KEPT_VERSIONS].name)
+        self.digests[name] = plans[0].sha256 if plans else digest
+        if len(self.digests) > KEPT_VERSIONS:
+            self.store.remove([*self.digests][-1 - KEPT_VERSIONS])
         return name
 
 
@@ -134,14 +133,14 @@ def run_block(worker: WorkerHandle, publishing: Publishing, swaps: int, seconds:
 class Supply:
     """Events that are there when a block begins, or that are sent beside it.
 
-    left: how many the worker has yet to read. rate_per_s: of the worker. look_s: between two looks; to ask the worker takes the time
-    of a step or two of its own. least_left: ever seen.
+    left: how many the worker has yet to read. rate_per_s: of the worker, 0 until it was measured. look_s: between two looks; to ask the
+    worker takes the time of a step or two of its own. least_left: ever seen since, as a worker says 0 until it has read for a while.
     """
 
     feed: Feed
     left: Callable[[], int]
     steady: bool
-    rate_per_s: float = FIRST_EVENTS / WARM_UP_S
+    rate_per_s: float = 0.0
     look_s: float = 0.5
     pause: Callable[[float], None] = time.sleep
     least_left: int = sys.maxsize
@@ -179,21 +178,22 @@ class Supply:
     def _send(self) -> None:
         while not self.ended.wait(self.look_s):
             left = self.left()
-            self.least_left = min(self.least_left, left)
-            self.feed.send(max(0, int(self.rate_per_s * STOCK_S) - left))
+            if self.rate_per_s:
+                self.least_left = min(self.least_left, left)
+            self.feed.send(max(0, int((self.rate_per_s or FIRST_EVENTS / WARM_UP_S) * STOCK_S) - left))
 
 
-def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
+def run(place: Place, feed: Feed, schedule: Schedule, steps: Path, **sections: Mapping[str, object]) -> dict[str, Any]:
     """The whole run. The result as it is written, but for the machine."""
     publishing = Publishing(store=place.store)
     publishing.next()
     feed.send(FIRST_EVENTS)
     feed.flush()
-    each = plan.swaps // plan.pairs
+    each = schedule.swaps // schedule.pairs
     blocks: list[Block] = []
     with place.worker(steps, **sections) as worker:
         worker.wait_ready()
-        supply = Supply(feed=feed, left=lambda: lag(worker), steady=plan.steady)
+        supply = Supply(feed=feed, left=lambda: lag(worker), steady=schedule.steady)
         with supply.beside():
             before = worker.metric("forecast_worker_forecasts_total")
             time.sleep(WARM_UP_S)
@@ -202,9 +202,9 @@ def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[s
                     "the worker ran out of events before its rate was known; cost a row more (--ballast), or --steady"
                 )
             supply.rate_per_s = (worker.metric("forecast_worker_forecasts_total") - before) / WARM_UP_S
-            for pair in range(plan.pairs):
+            for pair in range(schedule.pairs):
                 for count in (each, 0) if pair % 2 == 0 else (0, each):
-                    seconds = each * EVERY_S if count else plan.without_s or each * EVERY_S
+                    seconds = each * EVERY_S if count else schedule.without_s or each * EVERY_S
                     supply.before(seconds)
                     blocks.append(run_block(worker, publishing, count, seconds))
         served = int(worker.metric('forecast_worker_swaps_total{outcome="served"}'))
@@ -217,7 +217,7 @@ def run(place: Place, feed: Feed, plan: Plan, steps: Path, **sections: Mapping[s
             raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")
     return {
         "swaps": {
-            "asked": each * plan.pairs,
+            "asked": each * schedule.pairs,
             "served": served,
             "refused": refused,
             "every_s": EVERY_S,
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.swaps < given.pairs or given.pairs < 1:
         parser.error(f"--swaps: got {given.swaps}, expected at least one for each of the --pairs ({given.pairs})")
     schema, played = read_events(given.events) if given.events else (None, None)
-    plan = Plan(swaps=given.swaps, pairs=given.pairs, without_s=given.without_s, steady=given.steady)
+    schedule = Schedule(swaps=given.swaps, pairs=given.pairs, without_s=given.without_s, steady=given.steady)
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
         folder = Path(directory)
         if given.versions:
@@ -306,12 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             made = versions_of(given.model, ballast=given.ballast, budget_ms=BUDGET_MS)
             store = TestStore(folder / "store", make=made)
-        place = Place.make(
-            kafka, "swap-load", folder, store, written=schema, gpu="real" if given.versions else "simulated"
-        )
+        place = Place.make(kafka, "swap-load", folder, store)
+        place = replace(place, schema=schema, gpu="real" if given.versions else "simulated")
         feed = Feed(place.servers, place.features, played)
         batching = {"max_rows": given.rows, "coalesce": False}
-        found = run(place, feed, plan, folder / "steps.npy", batching=batching)
+        found = run(place, feed, schedule, folder / "steps.npy", batching=batching)
     models = [path.name for path in given.versions] if given.versions else [given.model.name]
     result = {"machine": machine(HEAP, JVM_OPTIONS), "model": ", ".join(models), "batch_rows": given.rows, **found}
     given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

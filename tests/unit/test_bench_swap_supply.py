@@ -8,7 +8,7 @@ import pytest
 
 from bench.job import ContenderError
 from bench.swap_job import Feed
-from bench.swap_load import STOCK_S, Supply
+from bench.swap_load import FIRST_EVENTS, STOCK_S, WARM_UP_S, Supply
 from tests.helpers.waiting import wait_until
 
 
@@ -53,6 +53,13 @@ def test_too_little_stock_is_a_failure_and_so_is_what_sending_raises() -> None:
         wait_until(lambda: bool(feed.sent), "sent")
     with pytest.raises(OSError, match="gone"), supply(FakeFeed(OSError("gone")), left=300).beside():
         raise RuntimeError("the worker ran out of events")
+
+
+def test_a_worker_whose_rate_is_not_known_yet_may_have_nothing_left() -> None:
+    feed = FakeFeed()
+    with supply(feed, left=0, rate_per_s=0.0).beside():
+        wait_until(lambda: bool(feed.sent), "sent")
+    assert feed.sent[0] == int(FIRST_EVENTS / WARM_UP_S * STOCK_S)
 
 
 def test_without_it_all_is_sent_before_the_block() -> None:
