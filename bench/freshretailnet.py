@@ -23,7 +23,7 @@ from bench.spread import spread
 from bench.tables import topic_lines
 from bench.throughput import DEAD_LETTERS, HEAP, INPUT, JVM_OPTIONS, PARTITIONS
 from bench.verify import Keys, check_offsets, check_output, keys_of
-from bench.workload import fill
+from bench.workload import fill, write_schema
 from demo.kafka import EmbeddedKafka
 from schemas.engine_card import CARD_NAME, load_card
 
@@ -35,8 +35,7 @@ def measure(events: Path, model: Path, rounds: int, commit_interval_s: float) ->
     schema, messages = read_events(events)
     outcomes: list[Outcome] = []
     with EmbeddedKafka(heap=HEAP, jvm_options=JVM_OPTIONS) as kafka, TemporaryDirectory() as directory:
-        writer_schema = Path(directory) / "features.avsc"
-        writer_schema.write_text(json.dumps(schema), encoding="utf-8")
+        writer_schema = write_schema(Path(directory), schema)
         servers = kafka.bootstrap_servers
         for topic in (INPUT, DEAD_LETTERS):
             kafka.create_topic(topic, partitions=PARTITIONS)

@@ -317,10 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _retail_schema(directory: Path) -> Path:
-    path = directory / "freshretailnet_features.avsc"
     fields = ("promo", "discount", "holiday", "temperature", "in_stock")
-    path.write_text(json.dumps(writer_schema(fields)), encoding="utf-8")
-    return path
+    return write_schema(directory, writer_schema(fields), "freshretailnet_features.avsc")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def schema() -> Schema:
     return EventWriter(bakery.load()).schema
 
 
-def write_schema(directory: Path) -> Path:
-    """Writes the schema of `events` to a file in `directory`, as a worker's setting wants it."""
-    path = directory / "bakery_features.avsc"
-    path.write_text(json.dumps(schema()), encoding="utf-8")
+def write_schema(directory: Path, written: Schema | None = None, name: str = "features.avsc") -> Path:
+    """Writes a schema to a file in `directory`, as a worker's setting wants it; that of `events`, if `written` is None."""
+    path = directory / name
+    path.write_text(json.dumps(schema() if written is None else written), encoding="utf-8")
     return path
 
 

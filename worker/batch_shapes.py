@@ -1,7 +1,7 @@
 """How many rows the GPU runs for a batch of so many: which profile, and whether a CUDA graph is there for it.       (pure)
 
 A batch may be run with more rows than it has, the rest zeroed: because every profile that is large enough begins higher, or
-because a graph of a listed size is launched faster than a batch of any size is enqueued.
+because a graph, of a listed size or of full batches, is launched faster than a batch is enqueued.
 """
 
 from __future__ import annotations
@@ -64,11 +64,15 @@ class BatchShapes:
         least |= {rows: _least_rows(rows) for rows in graph_rows}
         self._least = {rows: least[rows] for rows in sorted(least) if 1 <= rows <= largest and self._fits(rows)}
         self._unlisted = {max_rows} - {*graph_rows} if full else set()
-        self._found = {rows: self._find(rows) for rows in sorted(self._turns(max_rows))}
+        self._found = {rows: self.shape_for(rows) for rows in sorted(self._turns(max_rows))}
 
     def shape_for(self, rows: int) -> Shape:
         """How a batch of `rows` rows is run, 1 <= rows <= max_rows."""
-        return self._find(rows)
+        graph = next((size for size, least in self._least.items() if least <= rows <= size), None)
+        if graph is not None:
+            return Shape(self._profile_for(graph), graph, graph=True)
+        profile = self._profile_for(rows)
+        return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
 
     @property
     def capacity_rows(self) -> int:
@@ -121,13 +125,6 @@ class BatchShapes:
         for graph, least in self._least.items():
             ends |= {graph, least - 1}
         return {rows for end in ends for rows in (end, end + 1) if 1 <= rows <= max_rows}
-
-    def _find(self, rows: int) -> Shape:
-        graph = next((size for size, least in self._least.items() if least <= rows <= size), None)
-        if graph is not None:
-            return Shape(self._profile_for(graph), graph, graph=True)
-        profile = self._profile_for(rows)
-        return Shape(profile, max(rows, self._profiles[profile].min_rows), graph=False)
 
     def _fits(self, rows: int) -> bool:
         """Whether the profile that runs `rows` rows does so without padding."""

@@ -81,9 +81,10 @@ def prove_sizes(engine: Engine, card: EngineCard) -> None:
     device, and one that is handed another one's forecasts is found out. The ONNX file has one session for all slots.
     Raises `ProofError` if one is wrong or a row depends on its neighbours; `EngineError` if it fails.
     """
+    golden = golden_columns(card)
     for rows in sizes(card, engine):
         with _slots(engine, every=engine.spec.plan is not None) as slots:
-            batches = [_tiled(card, rows, first=slot.index) for slot in slots]
+            batches = [_tiled(golden, rows, first=slot.index) for slot in slots]
             results = _computed_together(engine, slots, [columns for columns, _ in batches], rows)
             for values, (_, places) in zip(results, batches, strict=True):
                 _compare(values, places, engine, card, f"batch of {rows} rows")
@@ -98,7 +99,7 @@ def warm(engine: Engine, card: EngineCard, clock: Clock) -> float:
     serve. That a processor is busy is what the best of many runs is for.
     """
     prove_sizes(engine, card)
-    full, _ = _tiled(card, engine.spec.max_rows)
+    full, _ = _tiled(golden_columns(card), engine.spec.max_rows)
     budget_ms = float("inf") if card.latency_budget_ms is None else card.latency_budget_ms
     best_s, runs = float("inf"), 0
     while runs < TIMED_RUNS or (runs < TIMED_RUNS_AT_MOST and budget_ms < best_s * 1000 < FAR_OVER * budget_ms):
@@ -173,10 +174,10 @@ def _collected(engine: Engine, ticket: Ticket) -> NDArray[np.float32]:
     return np.array(engine.collect(ticket).values, np.float32)
 
 
-def _tiled(card: EngineCard, rows: int, first: int = 0) -> tuple[Columns, NDArray[np.intp]]:
+def _tiled(golden: Columns, rows: int, first: int = 0) -> tuple[Columns, NDArray[np.intp]]:
     """A batch of golden rows from `first` on, over and over, and which of them each row is."""
-    places = (first + np.arange(rows)) % len(card.golden.outputs)
-    return {name: column[places] for name, column in golden_columns(card).items()}, places
+    places = (first + np.arange(rows)) % len(next(iter(golden.values())))
+    return {name: column[places] for name, column in golden.items()}, places
 
 
 def _remedy(spec: EngineSpec, error: BaseException) -> str:
