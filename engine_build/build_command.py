@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -25,6 +25,7 @@ from engine_build.explain import explained
 from engine_build.graph import Graph, load_graph
 from engine_build.ingredients import Data, gather, wanted_precisions
 from engine_build.kafka_access import parse_topic_source
+from engine_build.members import Members
 from engine_build.plan import PlanOrder, Site
 from engine_build.profile_command import access_of, add_access_options
 from engine_build.progress import Display
@@ -96,6 +97,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=range(6),
         help="0: quick to build, 5: tries the most kernels (the library's own)",
     )
+    site.add_argument(
+        "--members",
+        choices=get_args(Members),
+        default="together",
+        help="of an ensemble: in-turn takes the memory of one network instead of all, and more time in FP16 (together)",
+    )
     site.add_argument("--timing-cache", type=Path, metavar="FOLDER", help="makes later builds on the same GPU faster")
     out = parser.add_argument_group("outcome")
     out.add_argument("--keep-current", action="store_true", help="publish, but let CURRENT be")
@@ -163,6 +170,7 @@ def _planned(arguments: argparse.Namespace, console: Console) -> Plan:
         golden=golden,
         profiles=(profile_of(card.profile) if proposal is None else proposal.profile,),
         cuda_graph_rows=() if proposal is None else proposal.cuda_graph_rows,
+        members=arguments.members,
         workspace_bytes=None if arguments.workspace_mib is None else arguments.workspace_mib << 20,
         optimization_level=arguments.optimization_level,
         timing_cache=None if arguments.timing_cache is None else arguments.timing_cache / f"{site.label}.cache",

@@ -13,6 +13,7 @@ from engine_build.allowances import ALLOWANCES, Allowance
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError, ProofError
 from engine_build.measure import Measurement, measure
+from engine_build.members import Members, arranged
 from engine_build.prove import Golden, Proof, Tolerance, prove, prove_structure, tolerance_of
 from engine_build.trt import Library
 from engine_build.trt_types import BuildRequest, Built, Progress
@@ -121,13 +122,15 @@ class BuiltPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
     """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
-    differ, by precision. workspace_bytes, optimization_level, timing_cache: see `BuildRequest`.
+    differ, by precision. members: whether those of an ensemble run together or in turn. workspace_bytes, optimization_level,
+    timing_cache: see `BuildRequest`.
     """
 
     card: EngineCard
     golden: Golden
     profiles: tuple[Profile, ...]
     cuda_graph_rows: tuple[int, ...] = ()
+    members: Members = "together"
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
@@ -143,7 +146,7 @@ def build_plan(
     """
     request = BuildRequest(
         source=f"{order.card.model} {graph.precision}",
-        graph=graph.content,
+        graph=arranged(graph.content, order.members),
         precision=graph.precision,
         profiles=order.profiles,
         targets=site.targets,

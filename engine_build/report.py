@@ -47,6 +47,7 @@ def report_of(
         "compute_capabilities": list(site.capabilities),
         "profiles": [profile.model_dump() for profile in order.profiles],
         "cuda_graph_rows": list(order.cuda_graph_rows),
+        "members": order.members,
         "published": list(decision.published),
         "reasons": list(decision.reasons),
         "plans": [_plan(each) for each in plans],

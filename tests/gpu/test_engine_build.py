@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from engine_build.__main__ import main
 from engine_build.device import find_gpu, free_bytes, runtime_api
 from engine_build.device_run import DeviceRunner
 from engine_build.errors import PlanError
+from engine_build.members import Members
 from engine_build.plan import GraphBytes, PlanOrder, Site, build_plan
 from engine_build.precision import Workpiece, write_fp16, write_int8
 from engine_build.prove import Golden, proof_sizes
@@ -79,6 +80,22 @@ def test_a_plan_is_built_proved_and_measured(site: Site, tmp_path: Path, name: s
     assert plan.measurement is not None
     assert plan.measurement.rows_per_s > 0
     assert all(0 < point.median_s <= point.p99_s for point in plan.measurement.points)
+
+
+def test_members_in_turn_take_less_memory(site: Site) -> None:
+    name = PRIMARY[0]
+    card = load_card(MODELS / name / "card.json")
+    graph = GraphBytes.of("fp32", (MODELS / name / "model.onnx").read_bytes())
+    taken_bytes = {}
+    for members in get_args(Members):
+        order = PlanOrder(
+            card=card, golden=Golden.of_card(card), profiles=(PROFILE,), members=members, optimization_level=1
+        )
+        plan = build_plan(site, order, graph, progress=None, clock_s=time.monotonic)
+        assert plan.problems == ()
+        assert plan.measurement is not None
+        taken_bytes[members] = plan.measurement.device_memory_bytes
+    assert taken_bytes["in-turn"] <= 0.75 * taken_bytes["together"]
 
 
 @pytest.mark.parametrize("name", PRIMARY)

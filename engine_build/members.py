@@ -1,0 +1,247 @@
+"""Members of an ensemble, one after the other instead of side by side, so that a plan holds the values of one at a time.
+
+A builder runs networks that don't need each other together, whatever its number of streams: it even joins their products into
+one. That takes the memory of all. Here every member but the first waits for the one before: a zero that is only known once that
+one is done is added to what the member reads. No forecast changes by it (docs/adr/0019).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from engine_build.regions import LAYERS, named
+
+Members = Literal["together", "in-turn"]
+
+_LEAST_SHARE: Final = 0.1
+"""Of all weights: what holds less isn't worth waiting for."""
+
+_PAIR: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A member of an ensemble that waits. after: the tensor that the member before it ends in. entries: places of its nodes, and of
+    their inputs, that read what is made outside of it, on the way to its layers.
+    """
+
+    after: str
+    entries: tuple[tuple[int, int], ...]
+
+
+def arranged(graph: bytes, members: Members) -> bytes:
+    """An ONNX graph to build a plan from: `graph` itself, or its members in turn."""
+    if members == "together":
+        return graph
+    arranged_graph: bytes = in_turn(onnx.load_model_from_string(graph))[0].SerializeToString()
+    return arranged_graph
+
+
+def in_turn(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """A copy of `model`, at whatever precision, in which members of an ensemble run one after the other; and how many wait.
+
+    Members are what flows into one node by separate ways, each with a tenth of all weights or more. Every forecast is the same
+    number as before. A graph without any is returned as it is.
+    """
+    result = named(model)
+    if any(attribute.g.node or attribute.graphs for node in result.graph.node for attribute in node.attribute):
+        return model, 0  # a branch may read what an outer node makes without saying so
+    count = 0
+    while found := next(filter(None, _ensembles(result)), ()):
+        _delay(result, found, first=count)
+        count += len(found)
+    return (result, count) if count else (model, 0)
+
+
+class _Flow:
+    """Who feeds whom. Sets of nodes are integers with a bit for each."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes = graph.node
+        self.maker = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+        self.constant = dict(sizes)
+        """Tensors that no input of the graph reaches, and how many values the largest of what they are made of has."""
+        self.before = [0] * len(graph.node)
+        self.weights: dict[int, int] = {}
+        for place, node in enumerate(graph.node):
+            if all(name in self.constant for name in node.input if name):
+                size = max((self.constant[name] for name in node.input if name), default=0)
+                self.constant |= dict.fromkeys(node.output, size)
+            for name in node.input:
+                if name in self.maker and name not in self.constant:
+                    self.before[place] |= self.up_to(name)
+            if node.op_type in LAYERS:
+                self.weights[place] = sum(self.constant.get(name, 0) for name in node.input)
+        self.least = _LEAST_SHARE * sum(self.weights.values())
+
+    def up_to(self, tensor: str) -> int:
+        """The node that makes `tensor` and all that it needs; none for an input of the graph."""
+        place = self.maker.get(tensor)
+        return 0 if place is None else self.before[place] | 1 << place
+
+    def layers(self, nodes: int) -> list[int]:
+        """The layers with weights among `nodes`."""
+        return [place for place, size in self.weights.items() if size and nodes >> place & 1]
+
+    def is_heavy(self, nodes: int) -> bool:
+        """Whether `nodes` hold enough of the weights."""
+        return sum(self.weights[place] for place in self.layers(nodes)) >= self.least > 0
+
+
+def _ensembles(model: onnx.ModelProto) -> Iterator[tuple[Waiting, ...]]:
+    """For each node, in order: the members of an ensemble that flow into it and have to wait, in order. Once they do, there is
+    only one way left, and the node has none any more.
+    """
+    flow = _Flow(model.graph)
+    floats = _float_tensors(model)
+    for node in model.graph.node:
+        ways = {name: flow.up_to(name) for name in dict.fromkeys(node.input) if name and name not in flow.constant}
+        own = {name: _alone(name, ways) for name in ways}
+        ends = sorted((name for name in own if flow.is_heavy(own[name])), key=lambda name: flow.maker[name])
+        found = [
+            Waiting(after=first, entries=tuple(_entries(flow, own[second], floats)))
+            for first, second in pairwise(ends)
+            if first in floats
+        ]
+        yield tuple(each for each in found if each.entries)
+
+
+def _alone(name: str, ways: dict[str, int]) -> int:
+    """The nodes that only this one of several ways goes through."""
+    shared = 0
+    for other, nodes in ways.items():
+        shared |= nodes if other != name else 0
+    return ways[name] & ~shared
+
+
+def _entries(flow: _Flow, own: int, floats: dict[str, int]) -> Iterator[tuple[int, int]]:
+    """Where a member reads what is made outside of it, on the way to its layers, in a type that zero can be added to."""
+    leading = 0
+    for place in flow.layers(own):
+        leading |= flow.before[place] | 1 << place
+    for place, node in enumerate(flow.nodes):
+        if not (own & leading) >> place & 1:
+            continue
+        for position, name in enumerate(node.input):
+            outside = name and name not in flow.constant and not own >> flow.maker.get(name, len(flow.nodes)) & 1
+            if outside and _unquantised(flow, name) in floats:
+                yield place, position
+
+
+def _unquantised(flow: _Flow, name: str) -> str:
+    """`name`, or, where it comes out of a pair of QuantizeLinear and DequantizeLinear, what goes into that."""
+    while name in flow.maker and flow.nodes[flow.maker[name]].op_type in _PAIR:
+        name = flow.nodes[flow.maker[name]].input[0]
+    return name
+
+
+def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
+    """Tensors in floating point -> their type."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    typed = (*graph.input, *graph.value_info, *graph.output)
+    kinds = {each.name: each.type.tensor_type.elem_type for each in typed}
+    return {name: kind for name, kind in kinds.items() if kind in _FLOATS}
+
+
+def _delay(model: onnx.ModelProto, members: Sequence[Waiting], *, first: int) -> None:
+    """Make members wait, in place. first: number of the first of them."""
+    graph = model.graph
+    flow, kinds = _Flow(graph), _float_tensors(model)
+    added: list[onnx.NodeProto] = []
+    for number, member in enumerate(members, first):
+        writer = _Writer(graph, f"member_{number}")
+        zero = writer.zero(member.after, kinds[member.after])
+        delayed: dict[str, str] = {}
+        for place, position in member.entries:
+            node = graph.node[place]
+            name = node.input[position]
+            if name not in delayed:
+                delayed[name] = _after_zero(flow, kinds, writer, name, zero)
+            node.input[position] = delayed[name]
+        added += writer.nodes
+    _sort(graph, added)
+
+
+def _after_zero(flow: _Flow, kinds: dict[str, int], writer: _Writer, name: str, zero: str) -> str:
+    """`name` with zero added to it, before it is quantised, if it is: then the pair is written a second time behind the sum."""
+    pair: list[onnx.NodeProto] = []
+    while name in flow.maker and flow.nodes[flow.maker[name]].op_type in _PAIR:
+        pair.insert(0, flow.nodes[flow.maker[name]])
+        name = pair[0].input[0]
+    found = writer.sum(name, zero, kinds[name])
+    for node in pair:
+        found = writer.again(node, found)
+    return found
+
+
+class _Writer:
+    """Makes nodes whose names begin with `stem`."""
+
+    def __init__(self, graph: onnx.GraphProto, stem: str) -> None:
+        self._graph = graph
+        self._stem = stem
+        self.nodes: list[onnx.NodeProto] = []
+
+    def zero(self, after: str, kind: int) -> str:
+        """A scalar that is 0.0 whatever `after` holds, and that no compiler knows before: whether its largest value is greater
+        than infinity. NaN isn't greater than anything, so no row of a batch reaches another by it.
+        """
+        infinity = f"{self._stem}_infinity"
+        self._graph.initializer.append(numpy_helper.from_array(np.array(np.inf, np.float32), infinity))
+        if kind != TensorProto.FLOAT:
+            after = self._add("Cast", [after], "full", to=TensorProto.FLOAT)
+        largest = self._add("ReduceMax", [after], "largest", keepdims=0)
+        never = self._add("Greater", [largest, infinity], "never")
+        return self._add("Cast", [never], "zero", to=TensorProto.FLOAT)
+
+    def sum(self, name: str, zero: str, kind: int) -> str:
+        """`name` + `zero`."""
+        if kind != TensorProto.FLOAT:
+            zero = self._add("Cast", [zero], f"zero_{len(self.nodes)}", to=kind)
+        return self._add("Add", [name, zero], f"entry_{len(self.nodes)}")
+
+    def again(self, node: onnx.NodeProto, operand: str) -> str:
+        """A copy of `node` that reads `operand` first."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[0] = operand
+        copy.name = copy.output[0] = f"{self._stem}_{node.name}"
+        self.nodes.append(copy)
+        return copy.name
+
+    def _add(self, kind: str, operands: Sequence[str], what: str, **attributes: int) -> str:
+        name = f"{self._stem}_{what}"
+        self.nodes.append(helper.make_node(kind, operands, [name], name=name, **attributes))  # type: ignore[arg-type]
+        return name
+
+
+def _sort(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> None:
+    """Put `added` into the graph and its nodes into an order in which each is known before it is read, else as they were."""
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*graph.node, *added)]
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    needs = [{maker[name] for name in node.input if name in maker} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for place, needed in enumerate(needs):
+        for each in needed:
+            readers[each].append(place)
+    ready = [place for place, needed in enumerate(needs) if not needed]
+    ordered: list[onnx.NodeProto] = []
+    while ready:
+        place = heapq.heappop(ready)
+        ordered.append(nodes[place])
+        for reader in readers[place]:
+            needs[reader].discard(place)
+            if not needs[reader]:
+                heapq.heappush(ready, reader)
+    del graph.node[:]
+    graph.node.extend(ordered)
