@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_build.allowances import ALLOWANCES
+from engine_build.members import arranged
 from engine_build.prove import Golden, tolerance_of
 from engine_build.traffic import LEAST_ROWS
 from engine_build.trt import Library
@@ -52,7 +53,7 @@ def built(library: Library, graph: Path, workspace_bytes: int | None = None) -> 
     began_s = time.monotonic()
     request = BuildRequest(
         source=graph.name,
-        graph=graph.read_bytes(),
+        graph=arranged(graph.read_bytes(), precision),
         precision=precision,
         profiles=(PROFILE,),
         workspace_bytes=workspace_bytes,

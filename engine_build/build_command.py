@@ -100,8 +100,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     site.add_argument(
         "--members",
         choices=get_args(Members),
-        default="together",
-        help="of an ensemble: in-turn takes the memory of one network instead of all, and more time in FP16 (together)",
+        default="auto",
+        help="of an ensemble: in-turn needs the memory of one network instead of all, together is faster for large batches "
+        "in FP16 (auto: in-turn for INT8)",
     )
     site.add_argument("--timing-cache", type=Path, metavar="FOLDER", help="makes later builds on the same GPU faster")
     out = parser.add_argument_group("outcome")

@@ -30,8 +30,14 @@ def explained(
     yield f"builds with: {site.library.runtime} for {where}, compute capability {', '.join(site.capabilities)}"
     rows = f"{profile.min_rows} : {profile.opt_rows} : {profile.max_rows}"
     yield f"batch sizes: {rows} rows; CUDA graphs for {list(order.cuda_graph_rows) or 'none'}"
-    if order.members == "in-turn":
-        yield "members of an ensemble: in turn, so that a plan holds the values of one at a time"
+    yield (
+        "members of an ensemble: "
+        + {
+            "auto": "in turn at INT8, for its memory; else together",
+            "together": "together",
+            "in-turn": "in turn, so that a plan holds the values of one at a time",
+        }[order.members]
+    )
     if not site.library.has_progress:
         yield "progress: this TensorRT doesn't tell how far it is; the elapsed time is shown"
     if order.timing_cache is not None:

@@ -18,8 +18,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_build.regions import LAYERS, named
+from schemas.engine_card import Precision
 
-Members = Literal["together", "in-turn"]
+Members = Literal["auto", "together", "in-turn"]
+"""auto: in turn at INT8, which is chosen for its memory, else together, which large batches are fastest with."""
 
 _LEAST_SHARE: Final = 0.1
 """Of all weights: what holds less isn't worth waiting for."""
@@ -38,12 +40,12 @@ class Waiting:
     entries: tuple[tuple[int, int], ...]
 
 
-def arranged(graph: bytes, members: Members) -> bytes:
-    """An ONNX graph to build a plan from: `graph` itself, or its members in turn."""
-    if members == "together":
+def arranged(graph: bytes, precision: Precision, members: Members = "auto") -> bytes:
+    """An ONNX graph to build a plan of `precision` from: `graph` itself, or with its members in turn."""
+    if members == "together" or (members == "auto" and precision != "int8"):
         return graph
-    arranged_graph: bytes = in_turn(onnx.load_model_from_string(graph))[0].SerializeToString()
-    return arranged_graph
+    content: bytes = in_turn(onnx.load_model_from_string(graph))[0].SerializeToString()
+    return content
 
 
 def in_turn(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
@@ -75,14 +77,18 @@ class _Flow:
         self.weights: dict[int, int] = {}
         for place, node in enumerate(graph.node):
             if all(name in self.constant for name in node.input if name):
-                size = max((self.constant[name] for name in node.input if name), default=0)
-                self.constant |= dict.fromkeys(node.output, size)
+                self.constant |= dict.fromkeys(node.output, self._size(node))
             for name in node.input:
                 if name in self.maker and name not in self.constant:
                     self.before[place] |= self.up_to(name)
             if node.op_type in LAYERS:
                 self.weights[place] = sum(self.constant.get(name, 0) for name in node.input)
         self.least = _LEAST_SHARE * sum(self.weights.values())
+
+    def _size(self, node: onnx.NodeProto) -> int:
+        """Values of what a constant node makes, or, whatever it does to them, of the largest that it is made of."""
+        own = (int(np.prod(each.t.dims)) for each in node.attribute if each.HasField("t"))
+        return max((*own, *(self.constant[name] for name in node.input if name)), default=0)
 
     def up_to(self, tensor: str) -> int:
         """The node that makes `tensor` and all that it needs; none for an input of the graph."""
@@ -107,7 +113,7 @@ def _ensembles(model: onnx.ModelProto) -> Iterator[tuple[Waiting, ...]]:
     for node in model.graph.node:
         ways = {name: flow.up_to(name) for name in dict.fromkeys(node.input) if name and name not in flow.constant}
         own = {name: _alone(name, ways) for name in ways}
-        ends = sorted((name for name in own if flow.is_heavy(own[name])), key=lambda name: flow.maker[name])
+        ends = [name for name in own if flow.is_heavy(own[name])]
         found = [
             Waiting(after=first, entries=tuple(_entries(flow, own[second], floats)))
             for first, second in pairwise(ends)

@@ -122,7 +122,7 @@ class BuiltPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
     """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
-    differ, by precision. members: whether those of an ensemble run together or in turn. workspace_bytes, optimization_level,
+    differ, by precision. members: see `Members`. workspace_bytes, optimization_level,
     timing_cache: see `BuildRequest`.
     """
 
@@ -130,7 +130,7 @@ class PlanOrder:
     golden: Golden
     profiles: tuple[Profile, ...]
     cuda_graph_rows: tuple[int, ...] = ()
-    members: Members = "together"
+    members: Members = "auto"
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
@@ -146,7 +146,7 @@ def build_plan(
     """
     request = BuildRequest(
         source=f"{order.card.model} {graph.precision}",
-        graph=arranged(graph.content, order.members),
+        graph=arranged(graph.content, graph.precision, order.members),
         precision=graph.precision,
         profiles=order.profiles,
         targets=site.targets,

@@ -18,7 +18,7 @@ import onnx
 
 from engine_build.half import half_precision
 from engine_build.onnx_run import Columns, FloatArray, OnnxRun, rows_of, spread
-from engine_build.qdq import Layer, feeding_products, layers_of, quantised, require_opset
+from engine_build.qdq import Layer, layers_of, quantised, require_opset
 from engine_build.ranges import METHODS, Method, ranges_of
 from engine_build.regions import Region, half_region, named
 from engine_build.sensitivity import Choice, Switches, choices, wape_to
@@ -135,8 +135,7 @@ def write_int8(
     model, columns = work.model, work.columns
     require_opset(model, str(work.source))
     region = work.region
-    attention = feeding_products(model)
-    layers = layers_of(model, region.nodes - attention)
+    layers = layers_of(model, region.nodes)
     tensors = tuple(dict.fromkeys(layer.values for layer in layers))
     largest = ranges_of(model, tensors, columns, methods) if layers else {method: {} for method in methods}
     switches = Switches(model, layers, spread(columns, _SENSITIVITY_ROWS))
@@ -157,7 +156,7 @@ def write_int8(
         left_unquantised=choice.left,
         wape_to_fp32=_error(work, target),
         trials=_trials(found),
-        notes=_notes(model, region, layers, attention, rest),
+        notes=_notes(model, region, layers, rest),
     )
 
 
@@ -178,17 +177,11 @@ def _trials(found: Mapping[Method, Choice]) -> dict[str, float]:
     return trials
 
 
-def _notes(
-    model: onnx.ModelProto, region: Region, layers: Sequence[Layer], attention: frozenset[str], rest: str
-) -> tuple[str, ...]:
-    quantisable = {layer.node for layer in layers} | attention
+def _notes(model: onnx.ModelProto, region: Region, layers: Sequence[Layer], rest: str) -> tuple[str, ...]:
+    quantisable = {layer.node for layer in layers}
     kinds = {node.name: node.op_type for node in model.graph.node}
     others = [kinds[name] for name in region.layers if name not in quantisable]
     notes = [f"{others.count(kind)} {kind} have no eight-bit form: {rest.upper()}" for kind in sorted(set(others))]
-    if made := attention & {*region.layers}:
-        notes.append(
-            f"{len(made)} layers make attention's queries, keys and values: {rest.upper()}, as its kernels read them"
-        )
     if not layers:
         notes.append("no layer with an eight-bit form: nothing to gain from INT8")
     return tuple(notes)

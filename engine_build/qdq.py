@@ -21,11 +21,6 @@ LEAST_OPSET: Final = 13
 
 _LARGEST: Final = 127.0
 
-_CARRYING: Final = frozenset(
-    {"Add", "Mul", "Div", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Identity", "Cast"}
-)
-"""Operators between a layer and the product that its results are for."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -58,25 +53,6 @@ def layers_of(model: onnx.ModelProto, nodes: Collection[str]) -> tuple[Layer, ..
                 )
             )
     return tuple(found)
-
-
-def feeding_products(model: onnx.ModelProto) -> frozenset[str]:
-    """The layers whose results, with a bias, moved or scaled, are what a product of values with values reads: attention's
-    queries, keys and values.
-    """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
-    maker = {name: node for node in model.graph.node for name in node.output}
-    products = (node for node in model.graph.node if node.op_type == "MatMul" and not constants & {*node.input})
-    waiting = [name for node in products for name in node.input]
-    found = set()
-    while waiting:
-        node = maker.get(waiting.pop())
-        if node is not None and node.op_type in {"MatMul", "Gemm"}:
-            found.add(node.name)
-        elif node is not None and node.op_type in _CARRYING:
-            waiting.extend(node.input)
-    return frozenset(found)
 
 
 def _axis(node: onnx.NodeProto, place: int, dimensions: int) -> int:

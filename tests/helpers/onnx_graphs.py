@@ -90,3 +90,38 @@ def rows(count: int = 300, seed: int = 0) -> dict[str, NDArray[np.float32]]:
         "sales": random.uniform(0, 100, (count, 8)).astype(np.float32),
         "as_of": random.integers(17_000, 20_000, count).astype(np.float32),
     }
+
+
+def ensemble(members: int = 2, *, hidden: int = 32, joined: str = "Concat") -> ModelProto:
+    """Members of two layers each over the same scaled sales, and the mean of what they find: forecast[2, 3].
+
+    joined: "Concat" (all at once) or "Add" (one after the other).
+    """
+    random = np.random.default_rng(7)
+    make = helper.make_node
+    weights: dict[str, NDArray[Any]] = {
+        "small": np.array(0.01, np.float32),
+        "share": np.array(1 / members, np.float32),
+        "shape": np.array([-1, 1, HORIZON, QUANTILES], np.int64),
+    }
+    nodes = [make("Mul", ["sales", "small"], ["scaled"], name="scale")]
+    for each in range(members):
+        weights[f"first_{each}"] = random.normal(size=(8, hidden)).astype(np.float32) / 3
+        weights[f"second_{each}"] = random.normal(size=(hidden, HORIZON * QUANTILES)).astype(np.float32) / 6
+        nodes += [
+            make("MatMul", ["scaled", f"first_{each}"], [f"hidden_{each}"], name=f"first_layer_{each}"),
+            make("Relu", [f"hidden_{each}"], [f"positive_{each}"], name=f"middle_{each}"),
+            make("MatMul", [f"positive_{each}", f"second_{each}"], [f"found_{each}"], name=f"second_layer_{each}"),
+            make("Reshape", [f"found_{each}", "shape"], [f"member_{each}"], name=f"out_{each}"),
+        ]
+    if joined == "Concat":
+        nodes.append(make("Concat", [f"member_{each}" for each in range(members)], ["all"], name="all", axis=1))
+        nodes.append(make("ReduceMean", ["all"], ["forecast"], name="mean", axes=[1], keepdims=0))
+        return model_of(nodes, {"sales": ["batch", 8]}, weights)
+    total = "member_0"
+    for each in range(1, members):
+        nodes.append(make("Add", [total, f"member_{each}"], [f"total_{each}"], name=f"total_{each}"))
+        total = f"total_{each}"
+    nodes.append(make("ReduceSum", [total, "axis"], ["sum"], name="sum", keepdims=0))
+    nodes.append(make("Mul", ["sum", "share"], ["forecast"], name="mean"))
+    return model_of(nodes, {"sales": ["batch", 8]}, weights | {"axis": np.array([1], np.int64)})

@@ -9,6 +9,7 @@ import pytest
 
 from engine_build.errors import GraphError, PlanError
 from engine_build.graph import load_graph
+from engine_build.members import arranged
 from engine_build.precision import Workpiece, write_fp16, write_int8
 from engine_build.prove import prove_structure
 from engine_build.trt import Library, load_library
@@ -52,7 +53,13 @@ def graph_at(precision: Precision, name: str, card: EngineCard, folder: Path) ->
 
 
 def build(library: Library, graph: bytes, precision: Precision) -> Built:
-    request = BuildRequest(source="test", graph=graph, precision=precision, profiles=(PROFILE,), targets=("8.0", "8.9"))
+    request = BuildRequest(
+        source="test",
+        graph=arranged(graph, precision),
+        precision=precision,
+        profiles=(PROFILE,),
+        targets=("8.0", "8.9"),
+    )
     return library.build(request)
 
 

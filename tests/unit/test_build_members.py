@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+
+from engine_build.members import arranged, in_turn
+from engine_build.onnx_run import Columns, OnnxRun
+from engine_build.precision import Workpiece, write_fp16, write_int8
+from tests.helpers.onnx_graphs import ensemble, network, rows, saved
+
+ROWS = {"sales": rows()["sales"]}
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def forecasts(model: onnx.ModelProto, columns: Columns = ROWS) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    onnx.checker.check_model(model, full_check=True)
+    return OnnxRun(model, optimised=False).forecasts(columns)
+
+
+def before(model: onnx.ModelProto, node: str) -> set[str]:
+    """Names of all nodes that have to run before `node`."""
+    maker = {name: each for each in model.graph.node for name in each.output}
+    waiting, found = [*next(each for each in model.graph.node if each.name == node).input], set[str]()
+    while waiting:
+        made_by = maker.get(waiting.pop())
+        if made_by is not None and made_by.name not in found:
+            found.add(made_by.name)
+            waiting += made_by.input
+    return found
+
+
+@given(members=st.integers(2, 5), hidden=st.sampled_from([8, 32, 64]), joined=st.sampled_from(["Concat", "Add"]))
+def test_every_member_waits_for_the_one_before_and_no_forecast_changes(members: int, hidden: int, joined: str) -> None:
+    model = ensemble(members, hidden=hidden, joined=joined)
+    turned, waiting = in_turn(model)
+    assert waiting == members - 1
+    for each in range(1, members):
+        assert f"out_{each - 1}" in before(turned, f"first_layer_{each}")
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
+def test_the_model_given_is_left_alone() -> None:
+    model = ensemble()
+    content = model.SerializeToString()
+    assert in_turn(model)[0].SerializeToString() != content
+    assert model.SerializeToString() == content
+
+
+def test_one_network_waits_for_nothing() -> None:
+    model = network()
+    turned, waiting = in_turn(model)
+    assert turned is model
+    assert waiting == 0
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_broken_row_reaches_no_other_row(broken: float) -> None:
+    turned, _ = in_turn(ensemble(3))
+    columns = {"sales": ROWS["sales"].copy()}
+    columns["sales"][7] = broken
+    others = np.arange(len(columns["sales"])) != 7
+    assert not np.isfinite(forecasts(turned, columns)[7]).all()
+    assert np.array_equal(forecasts(turned, columns)[others], forecasts(turned)[others])
+
+
+def test_a_graph_with_branches_is_left_as_it_is() -> None:
+    model = ensemble()
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["scaled"], ["inner"], name="inner")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)],
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.bool_), "always"))
+    model.graph.node.append(helper.make_node("If", ["always"], ["unused"], then_branch=branch, else_branch=branch))
+    assert in_turn(model) == (model, 0)
+
+
+def test_weights_that_are_nodes_count_too() -> None:
+    model = ensemble()
+    constants = [
+        helper.make_node("Constant", [], [tensor.name], name=f"{tensor.name}_node", value=tensor)
+        for tensor in model.graph.initializer
+    ]
+    nodes = [*constants, *model.graph.node]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
+def test_half_precision_adds_a_zero_of_its_own_type(tmp_path: Path) -> None:
+    half = tmp_path / "half.onnx"
+    write_fp16(Workpiece(saved(ensemble(), tmp_path), ROWS), half)
+    model = onnx.load(str(half))
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    assert "out_0" in before(turned, "first_layer_1")
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
+def test_what_members_quantise_once_is_quantised_again_behind_the_zero(tmp_path: Path) -> None:
+    """Between a pair and its layer nothing may stand, or TensorRT computes the layer in floating point."""
+    eight_bits = tmp_path / "int8.onnx"
+    write_int8(Workpiece(saved(ensemble(), tmp_path), ROWS), eight_bits, most_error=0.2)
+    model = onnx.load(str(eight_bits))
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    kinds = {name: node.op_type for node in turned.graph.node for name in node.output}
+    layers = [node for node in turned.graph.node if node.op_type == "MatMul"]
+    assert [[kinds[name] for name in layer.input] for layer in layers] == [["DequantizeLinear"] * 2] * 4
+    assert "out_0" in before(turned, "first_layer_1")
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("freshretailnet-transformer", 2),
+        ("freshretailnet-tsmixer", 2),
+        ("freshretailnet-lstm", 3),
+        ("bakery-transformer", 3),
+        ("bakery-smoother", 1),
+    ],
+)
+def test_members_of_the_committed_models_are_found(name: str, members: int) -> None:
+    model = onnx.load(str(MODELS / name / "model.onnx"))
+    assert in_turn(model)[1] == members - 1
+
+
+def test_only_int8_is_in_turn_unless_said() -> None:
+    graph = ensemble().SerializeToString()
+    assert arranged(graph, "fp16") is graph
+    assert arranged(graph, "int8", "together") is graph
+    assert arranged(graph, "int8") == arranged(graph, "fp32", "in-turn") != graph
