@@ -166,7 +166,13 @@ class Pipeline:
                 self._engine.release(slot)
 
     def _uses(self, engine: Engine) -> bool:
-        """Whether a batch, gathered or under way, holds a slot of `engine`."""
+        """Whether a batch, gathered or under way, holds a slot of `engine`, or a transaction is open.
+
+        Engines are given back between two transactions: freeing one holds the loop up (docs/adr/0018), which shall not hit the
+        commit, its longest step.
+        """
+        if self._uncommitted is not None:
+            return True
         gathering = self._batcher.slot is not None and self._engine is engine
         return gathering or any(flight.uses(engine) for flight in self._flights)
 

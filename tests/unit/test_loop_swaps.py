@@ -50,6 +50,25 @@ def test_an_engine_is_freed_after_its_last_batch(made: list[LoopSwaps], asynchro
 
 
 @BOTH
+def test_an_engine_is_freed_between_two_transactions(made: list[LoopSwaps], asynchronous: bool) -> None:  # noqa: FBT001
+    """Freeing one can hold the loop up, which shall not hit a commit."""
+    world = guarded(made, asynchronous=asynchronous)
+    world.send(*range(100, 104))
+    world.step(0.01, times=2)
+    world.finish()
+    world.step(0.01)
+    assert world.rig.delivery.is_open
+    world.order(world.make())
+    world.step(0.01, times=5)
+    assert world.kinds() == {Turned: 1}
+    assert not world.engine(1).closed
+    world.settle()
+    world.step()
+    assert world.kinds() == {Turned: 1, Freed: 1}
+    assert (world.engine(1).closed, world.standby(1).closed) == (True, True)
+
+
+@BOTH
 def test_the_version_changes_once_per_swap_and_partition(made: list[LoopSwaps], asynchronous: bool) -> None:  # noqa: FBT001
     world = guarded(made, asynchronous=asynchronous)
     before = world.versions[0]
