@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import onnx
 
 from engine_build.choice import MIN_GAIN
 from engine_build.graph import Graph
+from engine_build.members import Members, in_turn
 from engine_build.plan import PlanOrder, Site
 from engine_build.prove import proof_sizes, tolerance_of
 from schemas.engine_card import Precision
 from schemas.model_store import Version
+
+_MEMBERS: Final[Mapping[Members, str]] = {
+    "auto": "in turn at INT8, for its memory, else together",
+    "together": "together",
+    "in-turn": "in turn, so that a plan holds the values of one at a time",
+}
 
 
 def explained(
@@ -30,14 +40,9 @@ def explained(
     yield f"builds with: {site.library.runtime} for {where}, compute capability {', '.join(site.capabilities)}"
     rows = f"{profile.min_rows} : {profile.opt_rows} : {profile.max_rows}"
     yield f"batch sizes: {rows} rows; CUDA graphs for {list(order.cuda_graph_rows) or 'none'}"
-    yield (
-        "members of an ensemble: "
-        + {
-            "auto": "in turn at INT8, for its memory; else together",
-            "together": "together",
-            "in-turn": "in turn, so that a plan holds the values of one at a time",
-        }[order.members]
-    )
+    count = in_turn(onnx.load(str(graph.path)))[1] + 1
+    found = "none, it is one network" if count == 1 else f"{count}, {_MEMBERS[order.members]}"
+    yield f"members of an ensemble: {found}"
     if not site.library.has_progress:
         yield "progress: this TensorRT doesn't tell how far it is; the elapsed time is shown"
     if order.timing_cache is not None:

@@ -10,8 +10,9 @@
 #     models  480 s   every model in every precision, the engine against its bare plan, CUDA graphs; plans for the next three.
 #                     MODELS (all) is a part of their names, BUILDERS (6) how many plans are built at a time
 #     topics  120 s   50,000 events from topic to topic with the FP16 plan of MODEL (the primary)
-#     swaps   480 s   a worker at full load on a broker, 100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL
-#     bare    290 s   as many swaps in a process without a broker, which does nothing but batches of ROWS (4096)
+#     swaps   480 s   a worker at full load on a broker, 100 swaps, one every 2 s, between the FP16 and INT8 plans of MODEL; batches
+#                     of up to ROWS (4096, the worker's default)
+#     bare    290 s   as many swaps in a process without a broker, which does nothing but batches of ROWS
 #     broken  540 s   1,000 swaps in such a process, one in five to a broken version: memory; ends after MOST_S (500) s with what it
 #                     has; alone on its GPU
 #     builds  590 s   200 rounds of build, load, close; alone on its GPU
@@ -97,7 +98,7 @@ for name in "$@"; do
     auto) step auto 320 "${pytest[@]}" -v tests/gpu/test_engine_build.py -k "auto and $MODEL" ;;
     models) step models 480 "$PY" -m bench tensorrt --graphs "$inputs/graphs" --only "$MODELS" --builders "$BUILDERS" --out "$WORK" ;;
     topics) step topics 120 "$PY" -m bench freshretailnet --events "$inputs/events.npz" --model "$WORK/versions/$MODEL-fp16" --output "$WORK/freshretailnet.json" ;;
-    swaps) swaps swaps 480 -m bench swap-load --rows 1024 --pairs 2 --without-s 20 --steady --events "$inputs/events.npz" ;;
+    swaps) swaps swaps 480 -m bench swap-load --rows "$ROWS" --pairs 2 --without-s 20 --steady --events "$inputs/events.npz" ;;
     bare) swaps bare 290 -m bench.swaps_tensorrt --count 0 --rows "$ROWS" ;;
     broken) swaps broken 540 -m bench.swaps_tensorrt --swaps 0 --rows "$ROWS" --most-s "${MOST_S:-500}" ;;
     builds) GPU_BUILD_ROUNDS=200 step builds 590 "${pytest[@]}" tests/gpu/test_tensorrt_leaks.py -k building -s -o faulthandler_timeout=580 ;;
