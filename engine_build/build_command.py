@@ -101,8 +101,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--members",
         choices=get_args(Members),
         default="auto",
-        help="of an ensemble: in-turn needs the memory of one network instead of all, together is faster for large batches "
-        "in FP16 (auto: in-turn for INT8)",
+        help="of an ensemble: in-turn needs less memory, together was faster for some batches (auto: in-turn for INT8 without "
+        "recurrent layers)",
     )
     site.add_argument("--timing-cache", type=Path, metavar="FOLDER", help="makes later builds on the same GPU faster")
     out = parser.add_argument_group("outcome")

@@ -16,7 +16,7 @@ from schemas.engine_card import Precision
 from schemas.model_store import Version
 
 _MEMBERS: Final[Mapping[Members, str]] = {
-    "auto": "in turn at INT8, for its memory, else together",
+    "auto": "in turn at INT8, for its memory, unless recurrent; else together",
     "together": "together",
     "in-turn": "in turn, so that a plan holds the values of one at a time",
 }
@@ -40,8 +40,8 @@ def explained(
     yield f"builds with: {site.library.runtime} for {where}, compute capability {', '.join(site.capabilities)}"
     rows = f"{profile.min_rows} : {profile.opt_rows} : {profile.max_rows}"
     yield f"batch sizes: {rows} rows; CUDA graphs for {list(order.cuda_graph_rows) or 'none'}"
-    count = in_turn(onnx.load(str(graph.path)))[1] + 1
-    found = "none, it is one network" if count == 1 else f"{count}, {_MEMBERS[order.members]}"
+    waiting = in_turn(onnx.load(str(graph.path)))[1]
+    found = f"{_MEMBERS[order.members]} ({waiting} would wait)" if waiting else "none found"
     yield f"members of an ensemble: {found}"
     if not site.library.has_progress:
         yield "progress: this TensorRT doesn't tell how far it is; the elapsed time is shown"

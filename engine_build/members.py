@@ -2,16 +2,16 @@
 
 A builder runs networks that don't need each other together, whatever its number of streams: it even joins their products into
 one. That takes the memory of all. Here every member but the first waits for the one before: a zero that is only known once that
-one is done is added to what the member reads. No forecast changes by it (docs/adr/0019).
+one is done is subtracted from what the member reads. No number changes by it (docs/adr/0019).
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -21,10 +21,14 @@ from engine_build.regions import LAYERS, named
 from schemas.engine_card import Precision
 
 Members = Literal["auto", "together", "in-turn"]
-"""auto: in turn at INT8, which is chosen for its memory, else together, which large batches are fastest with."""
+"""auto: in turn at INT8, which is chosen for its memory, unless the networks are recurrent; else together, which was faster for some
+batches."""
 
 _LEAST_SHARE: Final = 0.1
 """Of all weights: what holds less isn't worth waiting for."""
+
+_RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
+"""Their steps are short and many: how much longer several take in turn hasn't been measured."""
 
 _PAIR: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
@@ -44,22 +48,30 @@ def arranged(graph: bytes, precision: Precision, members: Members = "auto") -> b
     """An ONNX graph to build a plan of `precision` from: `graph` itself, or with its members in turn."""
     if members == "together" or (members == "auto" and precision != "int8"):
         return graph
-    content: bytes = in_turn(onnx.load_model_from_string(graph))[0].SerializeToString()
+    model = onnx.load_model_from_string(graph)
+    if members == "auto" and any(node.op_type in _RECURRENT for node in model.graph.node):
+        return graph
+    turned, waiting = in_turn(model)
+    if not waiting:
+        return graph
+    onnx.checker.check_model(turned, full_check=True)
+    content: bytes = turned.SerializeToString()
     return content
 
 
 def in_turn(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """A copy of `model`, at whatever precision, in which members of an ensemble run one after the other; and how many wait.
 
-    Members are what flows into one node by separate ways, each with a tenth of all weights or more. Every forecast is the same
-    number as before. A graph without any is returned as it is.
+    Members are what flows into one node by separate ways, each with a tenth of all weights or more and with one layer behind another: a
+    single layer, as those of attention's queries and keys, is no network. Every value in the graph is the same as before, to the
+    bit. A graph without members is returned as it is.
     """
     result = named(model)
     if any(attribute.g.node or attribute.graphs for node in result.graph.node for attribute in node.attribute):
         return model, 0  # a branch may read what an outer node makes without saying so
     count = 0
     while found := next(filter(None, _ensembles(result)), ()):
-        _delay(result, found, first=count)
+        _delay(result, found)
         count += len(found)
     return (result, count) if count else (model, 0)
 
@@ -81,7 +93,7 @@ class _Flow:
             for name in node.input:
                 if name in self.maker and name not in self.constant:
                     self.before[place] |= self.up_to(name)
-            if node.op_type in LAYERS:
+            if node.op_type in LAYERS and not self.constant.keys() >= {*node.output}:
                 self.weights[place] = sum(self.constant.get(name, 0) for name in node.input)
         self.least = _LEAST_SHARE * sum(self.weights.values())
 
@@ -99,9 +111,11 @@ class _Flow:
         """The layers with weights among `nodes`."""
         return [place for place, size in self.weights.items() if size and nodes >> place & 1]
 
-    def is_heavy(self, nodes: int) -> bool:
-        """Whether `nodes` hold enough of the weights."""
-        return sum(self.weights[place] for place in self.layers(nodes)) >= self.least > 0
+    def is_network(self, nodes: int) -> bool:
+        """Whether `nodes` hold enough of the weights, one layer behind another."""
+        found = self.layers(nodes)
+        is_heavy = sum(self.weights[place] for place in found) >= self.least > 0
+        return is_heavy and any(self.before[later] >> place & 1 for later in found for place in found)
 
 
 def _ensembles(model: onnx.ModelProto) -> Iterator[tuple[Waiting, ...]]:
@@ -113,10 +127,10 @@ def _ensembles(model: onnx.ModelProto) -> Iterator[tuple[Waiting, ...]]:
     for node in model.graph.node:
         ways = {name: flow.up_to(name) for name in dict.fromkeys(node.input) if name and name not in flow.constant}
         own = {name: _alone(name, ways) for name in ways}
-        ends = [name for name in own if flow.is_heavy(own[name])]
+        ends = [name for name in own if flow.is_network(own[name])]
         found = [
             Waiting(after=first, entries=tuple(_entries(flow, own[second], floats)))
-            for first, second in pairwise(ends)
+            for first, second in itertools.pairwise(ends)
             if first in floats
         ]
         yield tuple(each for each in found if each.entries)
@@ -159,76 +173,83 @@ def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in kinds.items() if kind in _FLOATS}
 
 
-def _delay(model: onnx.ModelProto, members: Sequence[Waiting], *, first: int) -> None:
-    """Make members wait, in place. first: number of the first of them."""
+def _delay(model: onnx.ModelProto, members: Sequence[Waiting]) -> None:
+    """Make members wait, in place."""
     graph = model.graph
     flow, kinds = _Flow(graph), _float_tensors(model)
     added: list[onnx.NodeProto] = []
-    for number, member in enumerate(members, first):
-        writer = _Writer(graph, f"member_{number}")
+    for member in members:
+        writer = _Writer(_unused_stem(graph, added))
         zero = writer.zero(member.after, kinds[member.after])
-        delayed: dict[str, str] = {}
         for place, position in member.entries:
             node = graph.node[place]
-            name = node.input[position]
-            if name not in delayed:
-                delayed[name] = _after_zero(flow, kinds, writer, name, zero)
-            node.input[position] = delayed[name]
+            node.input[position] = _behind_zero(flow, kinds, writer, node.input[position], zero)
         added += writer.nodes
     _sort(graph, added)
 
 
-def _after_zero(flow: _Flow, kinds: dict[str, int], writer: _Writer, name: str, zero: str) -> str:
-    """`name` with zero added to it, before it is quantised, if it is: then the pair is written a second time behind the sum."""
+def _unused_stem(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> str:
+    """What no name of a node or tensor begins with."""
+    taken = {each.name for each in (*graph.input, *graph.initializer)}
+    taken |= {name for node in (*graph.node, *added) for name in (node.name, *node.output)}
+    stems = (f"waiting_{number}" for number in itertools.count())
+    return next(stem for stem in stems if not any(name.startswith(stem) for name in taken))
+
+
+def _behind_zero(flow: _Flow, kinds: dict[str, int], writer: _Writer, name: str, zero: str) -> str:
+    """`name` less zero, before it is quantised, if it is: then the pair is written a second time behind the difference."""
     pair: list[onnx.NodeProto] = []
     while name in flow.maker and flow.nodes[flow.maker[name]].op_type in _PAIR:
         pair.insert(0, flow.nodes[flow.maker[name]])
         name = pair[0].input[0]
-    found = writer.sum(name, zero, kinds[name])
+    found = writer.difference(name, zero, kinds[name])
     for node in pair:
         found = writer.again(node, found)
     return found
 
 
 class _Writer:
-    """Makes nodes whose names begin with `stem`."""
+    """Makes nodes whose names begin with `stem`, each of them once."""
 
-    def __init__(self, graph: onnx.GraphProto, stem: str) -> None:
-        self._graph = graph
+    def __init__(self, stem: str) -> None:
         self._stem = stem
+        self._made: dict[tuple[str, str], str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
     def zero(self, after: str, kind: int) -> str:
         """A scalar that is 0.0 whatever `after` holds, and that no compiler knows before: whether its largest value is greater
         than infinity. NaN isn't greater than anything, so no row of a batch reaches another by it.
         """
-        infinity = f"{self._stem}_infinity"
-        self._graph.initializer.append(numpy_helper.from_array(np.array(np.inf, np.float32), infinity))
+        infinity = numpy_helper.from_array(np.array(np.inf, np.float32))
         if kind != TensorProto.FLOAT:
-            after = self._add("Cast", [after], "full", to=TensorProto.FLOAT)
-        largest = self._add("ReduceMax", [after], "largest", keepdims=0)
-        never = self._add("Greater", [largest, infinity], "never")
-        return self._add("Cast", [never], "zero", to=TensorProto.FLOAT)
+            after = self._add("Cast", [after], to=TensorProto.FLOAT)
+        largest = self._add("ReduceMax", [after], keepdims=0)
+        never = self._add("Greater", [largest, self._add("Constant", [], value=infinity)])
+        return self._add("Cast", [never], to=TensorProto.FLOAT)
 
-    def sum(self, name: str, zero: str, kind: int) -> str:
-        """`name` + `zero`."""
-        if kind != TensorProto.FLOAT:
-            zero = self._add("Cast", [zero], f"zero_{len(self.nodes)}", to=kind)
-        return self._add("Add", [name, zero], f"entry_{len(self.nodes)}")
+    def difference(self, name: str, zero: str, kind: int) -> str:
+        """`name` - `zero`, which is `name`: a sum would make a negative zero positive."""
+        if (name, zero) not in self._made:
+            subtrahend = zero if kind == TensorProto.FLOAT else self._add("Cast", [zero], to=kind)
+            self._made[name, zero] = self._add("Sub", [name, subtrahend])
+        return self._made[name, zero]
 
     def again(self, node: onnx.NodeProto, operand: str) -> str:
         """A copy of `node` that reads `operand` first."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[0] = operand
-        copy.name = copy.output[0] = f"{self._stem}_{node.name}"
-        self.nodes.append(copy)
-        return copy.name
+        if (node.name, operand) not in self._made:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[0] = operand
+            self._made[node.name, operand] = self._name(copy)
+        return self._made[node.name, operand]
 
-    def _add(self, kind: str, operands: Sequence[str], what: str, **attributes: int) -> str:
-        name = f"{self._stem}_{what}"
-        self.nodes.append(helper.make_node(kind, operands, [name], name=name, **attributes))  # type: ignore[arg-type]
-        return name
+    def _add(self, kind: str, operands: Sequence[str], **attributes: Any) -> str:  # noqa: ANN401 - as ONNX takes them
+        return self._name(helper.make_node(kind, operands, [""], **attributes))
+
+    def _name(self, node: onnx.NodeProto) -> str:
+        node.name = node.output[0] = f"{self._stem}_{len(self.nodes)}"
+        self.nodes.append(node)
+        return node.name
 
 
 def _sort(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> None:
@@ -249,5 +270,7 @@ def _sort(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> None:
             needs[reader].discard(place)
             if not needs[reader]:
                 heapq.heappush(ready, reader)
+    if len(ordered) != len(nodes):
+        raise AssertionError("members wait for each other; please report this with the graph")
     del graph.node[:]
     graph.node.extend(ordered)

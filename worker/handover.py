@@ -110,7 +110,7 @@ class Declined:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Freed:
-    """No batch holds anything of `engine`, and none will: close it."""
+    """No batch holds anything of `engine`, none will, and no commit is soon due, which closing might hold up: close it."""
 
     engine: Engine
 

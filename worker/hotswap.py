@@ -105,9 +105,9 @@ class EngineSlot:
         return self._handover.status
 
     def turn_over(self, used: Callable[[Engine], bool]) -> str | None:
-        """Between two batches: take up what was handed over, leave what was quarantined, free what no batch uses.
+        """Between two batches: take up what was handed over, leave what was quarantined, free what isn't used.
 
-        used(engine): whether a batch holds a slot or ticket of it. Returns None, or why the version that served had to go
+        used(engine): whether a batch holds a slot or ticket of it, or closing it has to wait for another reason. Returns None, or why the version that served had to go
         at once; then what it computed and isn't committed must be discarded.
         """
         if self._handover.failed is not None:

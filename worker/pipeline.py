@@ -166,12 +166,12 @@ class Pipeline:
                 self._engine.release(slot)
 
     def _uses(self, engine: Engine) -> bool:
-        """Whether a batch, gathered or under way, holds a slot of `engine`, or a transaction is open.
+        """Whether a batch, gathered or under way, holds a slot of `engine`, or a commit will soon be due.
 
-        Engines are given back between two transactions: freeing one holds the loop up (docs/adr/0018), which shall not hit the
-        commit, its longest step.
+        Freeing an engine holds the loop up (docs/adr/0018), which had better not hit a commit, its longest step. So engines are
+        given back behind one, or while the next is held until the guard is sure of a version.
         """
-        if self._uncommitted is not None:
+        if self._clock() < self._commit_due_s < float("inf"):
             return True
         gathering = self._batcher.slot is not None and self._engine is engine
         return gathering or any(flight.uses(engine) for flight in self._flights)

@@ -144,6 +144,7 @@ class Swapper:
             self._losses += 1
         for loaded in [each for each in self._going if each.engine is engine]:
             self._probe("model_closing")
+            self._handover.loading = True  # closing counts, waiting for it doesn't
             self._going.remove(loaded)
             loaded.close()
             self._probe("model_freed")
@@ -325,7 +326,7 @@ class Swapper:
     # -- what others see ---------------------------------------------------------------------------------------------
 
     def _publish(self, *, loading: bool = False) -> None:
-        self._handover.loading = loading or self._next is not None or self._ordered is not None or bool(self._going)
+        self._handover.loading = loading or self._next is not None or self._ordered is not None
         self._handover.backup_expected = self._expects_backup()
         self._bulletin.publish(
             self._view,

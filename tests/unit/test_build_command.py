@@ -126,7 +126,7 @@ def test_explain_says_what_would_be_done_and_does_nothing(tmp_path: Path, capsys
     assert "publishes to: bakery-smoother version 1, which is new" in text
     assert "precisions: fp32, fp16; no INT8" in text
     assert "batch sizes: 1 : 8 : 64 rows; CUDA graphs for [1, 8]" in text
-    assert "members of an ensemble: none, it is one network" in text
+    assert "members of an ensemble: none found" in text
     assert "nothing can be measured" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -134,9 +134,9 @@ def test_explain_says_what_would_be_done_and_does_nothing(tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("options", "how"),
     [
-        ((), "2, in turn at INT8, for its memory"),
-        (("--members", "together"), "2, together"),
-        (("--members", "in-turn"), "2, in turn, so that"),
+        ((), "in turn at INT8, for its memory, unless recurrent; else together (1 would wait)"),
+        (("--members", "together"), "together (1"),
+        (("--members", "in-turn"), "in turn, so that"),
     ],
 )
 def test_explain_counts_the_members_of_an_ensemble(

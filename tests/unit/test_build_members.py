@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import helper
 from engine_build.members import arranged, in_turn
 from engine_build.onnx_run import Columns, OnnxRun
 from engine_build.precision import Workpiece, write_fp16, write_int8
-from tests.helpers.onnx_graphs import ensemble, network, rows, saved
+from tests.helpers.onnx_graphs import HORIZON, QUANTILES, ensemble, model_of, network, rows, saved
 
 ROWS = {"sales": rows()["sales"]}
 MODELS = Path(__file__).parents[2] / "models"
@@ -57,6 +58,54 @@ def test_one_network_waits_for_nothing() -> None:
     turned, waiting = in_turn(model)
     assert turned is model
     assert waiting == 0
+
+
+def test_single_layers_side_by_side_are_no_networks() -> None:
+    """Queries, keys and values; a gate; a trend beside a season: one layer each, in one network."""
+    nodes = [
+        helper.make_node("MatMul", ["sales", "query"], ["queries"], name="query_layer"),
+        helper.make_node("MatMul", ["sales", "key"], ["keys"], name="key_layer"),
+        helper.make_node("Sigmoid", ["keys"], ["gate"], name="gate"),
+        helper.make_node("Mul", ["queries", "gate"], ["gated"], name="gated"),
+        helper.make_node("Reshape", ["gated", "shape"], ["forecast"], name="out"),
+    ]
+    weights: dict[str, Any] = {
+        "query": np.ones((8, HORIZON * QUANTILES), np.float32),
+        "key": np.ones((8, HORIZON * QUANTILES), np.float32),
+        "shape": np.array([-1, HORIZON, QUANTILES], np.int64),
+    }
+    model = model_of(nodes, {"sales": ["batch", 8]}, weights)
+    assert in_turn(model) == (model, 0)
+
+
+def test_names_that_are_taken_are_left_alone() -> None:
+    model = ensemble()
+    model.graph.node[0].output[0] = model.graph.node[0].name = "waiting_0_0"
+    for node in model.graph.node:
+        if node.input[0] == "scaled":
+            node.input[0] = "waiting_0_0"
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
+def test_a_negative_zero_stays_one() -> None:
+    """Its inverse would be another infinity."""
+    model = ensemble()
+    make = helper.make_node
+    scale, *others = (onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node)
+    nodes = [scale, make("Mul", ["scaled", "minus_zero"], ["zeros"], name="zeros")]
+    for each in range(2):
+        nodes.append(make("Reciprocal", ["zeros"], [f"infinite_{each}"], name=f"inverse_{each}"))
+        nodes.append(make("Clip", [f"infinite_{each}", "least", "most"], [f"signs_{each}"], name=f"sign_{each}"))
+        next(node for node in others if node.name == f"first_layer_{each}").input[0] = f"signs_{each}"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *others])
+    for name, value in (("minus_zero", -0.0), ("least", -2.0), ("most", 2.0)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    assert np.array_equal(forecasts(turned), forecasts(model))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -120,6 +169,28 @@ def test_what_members_quantise_once_is_quantised_again_behind_the_zero(tmp_path:
     assert np.array_equal(forecasts(turned), forecasts(model))
 
 
+def test_one_quantisation_with_two_ways_back_is_written_once_for_a_member() -> None:
+    model = ensemble()
+    make = helper.make_node
+    scale, *others = (onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node)
+    ways = [make("QuantizeLinear", ["scaled", "scale", "zero"], ["eight"], name="quantise")]
+    ways += [
+        make("DequantizeLinear", ["eight", "scale", "zero"], [name], name=f"back_{name}")
+        for name in ("shared", "other")
+    ]
+    for each in range(2):
+        ways.append(make("Add", ["shared", "other"], [f"both_{each}"], name=f"both_{each}"))
+        next(node for node in others if node.name == f"first_layer_{each}").input[0] = f"both_{each}"
+    del model.graph.node[:]
+    model.graph.node.extend([scale, *ways, *others])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0.01, np.float32), "scale"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    turned, waiting = in_turn(model)
+    assert waiting == 1
+    assert [node.op_type for node in turned.graph.node].count("QuantizeLinear") == 2
+    assert np.array_equal(forecasts(turned), forecasts(model))
+
+
 @pytest.mark.parametrize(
     ("name", "members"),
     [
@@ -133,6 +204,17 @@ def test_what_members_quantise_once_is_quantised_again_behind_the_zero(tmp_path:
 def test_members_of_the_committed_models_are_found(name: str, members: int) -> None:
     model = onnx.load(str(MODELS / name / "model.onnx"))
     assert in_turn(model)[1] == members - 1
+
+
+def test_recurrent_networks_stay_together_unless_said() -> None:
+    graph = (MODELS / "bakery-lstm" / "model.onnx").read_bytes()
+    assert arranged(graph, "int8") is graph
+    assert arranged(graph, "int8", "in-turn") != graph
+
+
+def test_one_network_is_built_from_its_own_bytes() -> None:
+    graph = network().SerializeToString()
+    assert arranged(graph, "int8", "in-turn") is graph
 
 
 def test_only_int8_is_in_turn_unless_said() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.loop_swaps import LoopSwaps, ended, guarded, latest
+from tests.helpers.loop_swaps import LIMITS, REFERENCE, LoopSwaps, ended, guarded, latest
 from worker.handover import Declined, Freed, Left, Turned
 
 BOTH = pytest.mark.parametrize("asynchronous", [False, True])
@@ -66,6 +66,32 @@ def test_an_engine_is_freed_between_two_transactions(made: list[LoopSwaps], asyn
     world.step()
     assert world.kinds() == {Turned: 1, Freed: 1}
     assert (world.engine(1).closed, world.standby(1).closed) == (True, True)
+
+
+@BOTH
+def test_a_commit_that_is_held_does_not_keep_an_engine(made: list[LoopSwaps], asynchronous: bool) -> None:  # noqa: FBT001
+    """The guard needs more rows of a new version than come; `models.hold_s` is four commit intervals."""
+    unsure = LIMITS.model_copy(update={"full_rows": 2048, "window_rows": 4096})
+    world = LoopSwaps(reference=REFERENCE, limits=unsure, asynchronous=asynchronous, hold_s=2.0)
+    made.append(world)
+
+    def serve_until(report: type, most: int) -> float:
+        began_s = world.rig.clock()
+        for mark in range(most):
+            world.send(100.0 + mark % 300)
+            world.finish()
+            world.step(0.02)
+            if world.kinds()[report]:
+                break
+        return world.rig.clock() - began_s
+
+    serve_until(Freed, 60)
+    world.order(world.make())
+    assert serve_until(Turned, 10) < 0.1
+    assert serve_until(Freed, 100) < 1.0
+    assert world.engine(1).closed
+    world.step(2.0)
+    world.settle()
 
 
 @BOTH
