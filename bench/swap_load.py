@@ -18,22 +18,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.event_file import read_events
 from bench.job import ROOT, ContenderError
 from bench.machine import load_average, machine
-from bench.spread import quantiles, spread
 from bench.swap_job import Feed, Place, ready, wait_for
 from bench.swap_models import versions_of
 from bench.swap_output import problems_of_outcomes, problems_of_runs, read_forecasts, silent
 from bench.swap_plans import PlanStore
+from bench.swap_steps import Block, judged
 from demo.kafka import EmbeddedKafka
 from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.store import TestStore
@@ -56,19 +55,6 @@ SPARE = 1.25
 BUDGET_MS = 1000.0
 """Of a full batch. How busy the machine is must not decide about versions here."""
 KEPT_VERSIONS = 6
-LIMIT = 1.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """One stretch of the run, monotonic seconds. swaps: in it; late: of these, not done within their time, and waited for."""
-
-    swaps: int
-    late: int
-    began_s: float
-    ended_s: float
-    load: float
-    lag_at_end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,35 +213,6 @@ def run(place: Place, feed: Feed, schedule: Schedule, steps: Path, **sections: M
         "seconds_per_load_phase": loads,
         **judged(np.load(steps), blocks),
         "topic": checked(place, publishing.digests),
-    }
-
-
-def judged(notes: NDArray[np.float64], blocks: Sequence[Block]) -> dict[str, object]:
-    """Step times by block. notes: as `swap_worker` writes them."""
-    shown, pooled = [], {"swaps": [], "during": [], "without": []}  # type: ignore[var-annotated]
-    for block in blocks:
-        inside = notes[(notes[:, 0] > block.began_s) & (notes[:, 0] <= block.ended_s)]
-        during = inside[inside[:, 2] == 1, 1]
-        kind = "swaps" if block.swaps else "without"
-        pooled[kind].append(inside[:, 1])
-        pooled["during"].append(during)
-        busy = float(inside[:, 1].sum() / (block.ended_s - block.began_s))
-        shown.append({**asdict(block), "busy": busy, "all": quantiles(inside[:, 1]), "during": quantiles(during)})
-    steps = {kind: quantiles(np.concatenate(values)) for kind, values in pooled.items()}
-    p99 = [entry["all"]["p99"] for entry in shown]
-    pairs = list(zip(shown[::2], shown[1::2], strict=True))
-    ratios = []
-    for first, second in pairs:
-        with_swaps, without = (first, second) if first["swaps"] else (second, first)
-        ratios.append(with_swaps["during"]["p99"] / without["all"]["p99"])
-    return {
-        "steps_s": steps,
-        "p99_ratio_during_to_without": steps["during"]["p99"] / steps["without"]["p99"],
-        "p99_ratio_blocks": steps["swaps"]["p99"] / steps["without"]["p99"],
-        "p99_ratio_during_to_without_by_pair": spread(ratios),
-        "p99_s_by_block": p99,
-        "blocks": shown,
-        "met": steps["during"]["p99"] <= LIMIT * steps["without"]["p99"],
     }
 
 

@@ -1,8 +1,7 @@
 """The worker's own command, with notes of its steps: `python -m bench.swap_worker GPU STEPS run --config FILE`.
 
 GPU: `real`, or `simulated`: one of another type than the plans that the benchmark publishes, so a version with plans finds none that
-fits; versions without plans run in ONNX Runtime, as anywhere. STEPS: a file for every step of the loop, float64[steps, 3]: when it ended
-(monotonic seconds), how long it took without waiting for records, 1 during a swap; `-` keeps no such notes.
+fits; versions without plans run in ONNX Runtime, as anywhere. STEPS: a file of notes of every step of the loop, see `swap_steps.COLUMNS`; `-` keeps none.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from unittest.mock import patch
 
 import numpy as np
 
+from bench.swap_steps import COLUMNS, STAGES
 from tests.helpers.gpu_engines import FakeGpu
 from tests.helpers.simulated_cuda import FakeCuda
 from worker import compose_worker, plan_loading
 from worker.__main__ import main as worker_main
-from worker.statistics import Tallies
+from worker.statistics import Stage, Tallies
 
 CAPABILITY = (7, 5)
 
@@ -33,11 +33,19 @@ class NotedTallies(Tallies):
     def __init__(self) -> None:
         super().__init__()
         self.notes = array("d")
+        self._spent_s = dict.fromkeys(STAGES, 0.0)
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        """See `Tallies.stage`."""
+        super().stage(stage, seconds)
+        if stage in self._spent_s:
+            self._spent_s[stage] += seconds
 
     def step(self, seconds: float, *, swapping: bool) -> None:
         """See `Tallies.step`."""
         super().step(seconds, swapping=swapping)
-        self.notes.extend((time.monotonic(), seconds, float(swapping)))
+        self.notes.extend((time.monotonic(), seconds, float(swapping), *self._spent_s.values()))
+        self._spent_s = dict.fromkeys(STAGES, 0.0)
 
 
 def simulated() -> Callable[..., plan_loading.Machine]:
@@ -57,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
             patches.enter_context(patch.object(plan_loading, "Machine", simulated()))
         code = worker_main(command)
     if isinstance(tallies, NotedTallies):
-        np.save(Path(steps), np.asarray(tallies.notes).reshape(-1, 3))
+        np.save(Path(steps), np.asarray(tallies.notes).reshape(-1, len(COLUMNS)))
     return code
 
 
