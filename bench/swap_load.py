@@ -206,7 +206,7 @@ def run(place: Place, feed: Feed, schedule: Schedule, steps: Path, **sections: M
         refused = int(worker.metric('forecast_worker_swaps_total{outcome="refused"}'))
         loads = {
             phase: worker.metric(f'forecast_worker_load_seconds_sum{{phase="{phase}"}}') / max(1, served + 1)
-            for phase in ("check", "room", "load", "prove", "warm", "hand_over")
+            for phase in ("check", "room", "load", "prove", "warm", "hand_over", "close")
         }
         if worker.stop() != 0:
             raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")

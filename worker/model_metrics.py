@@ -66,7 +66,7 @@ MODEL_METRICS: tuple[Declaration, ...] = (
     Declaration(
         name="forecast_worker_load_seconds",
         kind="histogram",
-        help="time of one phase of loading a version, seconds",
+        help="time of one phase of loading a version, or of closing one (close), seconds",
         labels=("phase",),
         read=_loads,
     ),

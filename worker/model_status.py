@@ -41,7 +41,7 @@ class Outcome(StrEnum):
 
 
 class Phase(StrEnum):
-    """A step of loading a version."""
+    """A step of loading a version, or `CLOSE`, the end of one."""
 
     CHECK = "check"
     ROOM = "room"
@@ -50,6 +50,7 @@ class Phase(StrEnum):
     WARM = "warm"
     SHADOW = "shadow"
     HAND_OVER = "hand_over"
+    CLOSE = "close"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

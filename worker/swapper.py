@@ -146,7 +146,9 @@ class Swapper:
             self._probe("model_closing")
             self._handover.loading = True  # closing counts, waiting for it doesn't
             self._going.remove(loaded)
+            began_s = self._clock()
             loaded.close()
+            self._bulletin.timed(Phase.CLOSE, self._clock() - began_s)
             self._probe("model_freed")
 
     def _left(self, left: Left) -> None:

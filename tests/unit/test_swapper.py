@@ -96,7 +96,10 @@ def test_the_phases_of_loading_are_timed_and_probed_in_order(store: TestStore) -
     assert world.points == [
         *("model_checked", "model_loaded", "model_proven", "model_warm", "model_handed_over", "model_turned")
     ]
-    assert set(world.status.loads) == {*Phase} - {Phase.SHADOW}
+    assert set(world.status.loads) == {*Phase} - {Phase.SHADOW, Phase.CLOSE}
+    store.publish("v3")
+    world.settle()
+    assert sum(world.status.loads[Phase.CLOSE][0]) == 1
 
 
 def test_it_starts_with_current_and_loads_the_version_before_it_as_backup(store: TestStore) -> None:
