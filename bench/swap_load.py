@@ -37,6 +37,7 @@ from demo.kafka import EmbeddedKafka
 from schemas.engine_card import CARD_NAME, load_card
 from tests.helpers.store import TestStore
 from tests.helpers.workers import WorkerHandle
+from worker.model_status import Phase
 
 RESULT = ROOT / "bench" / "results" / "swap-load.json"
 HEAP = "1g"
@@ -204,10 +205,7 @@ def run(place: Place, feed: Feed, schedule: Schedule, steps: Path, **sections: M
                         blocks.append(run_block(worker, publishing, count, seconds))
         served = int(worker.metric('forecast_worker_swaps_total{outcome="served"}'))
         refused = int(worker.metric('forecast_worker_swaps_total{outcome="refused"}'))
-        loads = {
-            phase: worker.metric(f'forecast_worker_load_seconds_sum{{phase="{phase}"}}') / max(1, served + 1)
-            for phase in ("check", "room", "load", "prove", "warm", "hand_over", "close")
-        }
+        loads = {phase: _mean_s(worker, phase) for phase in map(str, Phase) if phase != Phase.SHADOW}
         if worker.stop() != 0:
             raise ContenderError(f"the worker failed:\n{worker.log[-3000:]}")
     return {
@@ -223,6 +221,14 @@ def run(place: Place, feed: Feed, schedule: Schedule, steps: Path, **sections: M
         **judged(np.load(steps), blocks),
         "topic": checked(place, publishing.digests),
     }
+
+
+def _mean_s(worker: WorkerHandle, phase: str) -> float:
+    """How long a phase of loading or closing a version took, on average."""
+    total_s, count = (
+        worker.metric(f'forecast_worker_load_seconds_{each}{{phase="{phase}"}}') for each in ("sum", "count")
+    )
+    return total_s / max(1, count)
 
 
 def checked(place: Place, published: Mapping[str, str]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from worker.statistics import Stage
 
 LIMIT: Final = 1.5
 STAGES: Final = (Stage.POLL, Stage.DECODE, Stage.GUARD, Stage.ENCODE, Stage.PRODUCE, Stage.COMMIT)
-"""Those that the loop spends its own time in. The engine's runs beside it: what calls to it take is in the rest."""
+"""Those that the loop spends its own time in. The engine's runs beside it: what waiting for it and calling it take is in the rest."""
 COLUMNS: Final = ("ended_s", "seconds", "swapping", *STAGES)
 """Of the notes, float64[steps, columns]: when a step ended (monotonic), how long it took without waiting for records, 1 during a swap,
 seconds by stage.
@@ -64,7 +64,10 @@ def judged(notes: NDArray[np.float64], blocks: Sequence[Block]) -> dict[str, obj
 
 
 def parts_ms(notes: NDArray[np.float64]) -> Mapping[str, float]:
-    """What a step took on average, by stage; `rest` is what no stage claims: calls to the engine, gathering, reporting."""
+    """What a step took on average, by stage; `rest` is what no stage claims: waiting for the engine, calls to it, gathering.
+
+    Of a worker that never runs out of records: `Stage.POLL` includes waiting for these, a step's seconds don't.
+    """
     if not len(notes):
         return {}
     means_ms = dict(zip(COLUMNS, notes.mean(axis=0) * 1e3, strict=True))

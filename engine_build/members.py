@@ -145,7 +145,7 @@ def _alone(name: str, ways: dict[str, int]) -> int:
 
 
 def _entries(flow: _Flow, own: int, floats: dict[str, int]) -> Iterator[tuple[int, int]]:
-    """Where a member reads what is made outside of it, on the way to its layers, in a type that zero can be added to."""
+    """Where a member reads what is made outside of it, on the way to its layers, in a type that zero can be subtracted from."""
     leading = 0
     for place in flow.layers(own):
         leading |= flow.before[place] | 1 << place

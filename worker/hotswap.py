@@ -96,7 +96,7 @@ class EngineSlot:
 
     @property
     def loading(self) -> bool:
-        """True while another version is being loaded, proved or compared."""
+        """True while another version is being loaded, proved, compared or handed over, or one is being closed."""
         return self._handover.loading
 
     @property

@@ -166,12 +166,13 @@ class Pipeline:
                 self._engine.release(slot)
 
     def _uses(self, engine: Engine) -> bool:
-        """Whether a batch, gathered or under way, holds a slot of `engine`, or a commit will soon be due.
+        """Whether a batch, gathered or under way, holds a slot of `engine`, or a commit is ahead.
 
         Freeing an engine holds the loop up (docs/adr/0018), which had better not hit a commit, its longest step. So engines are
         given back behind one, or while the next is held until the guard is sure of a version.
         """
-        if self._clock() < self._commit_due_s < float("inf"):
+        is_held = self._commit_due_s <= self._clock() < self.commit_due_s
+        if self._uncommitted is not None and not is_held:
             return True
         gathering = self._batcher.slot is not None and self._engine is engine
         return gathering or any(flight.uses(engine) for flight in self._flights)

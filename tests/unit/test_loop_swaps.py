@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,11 @@ def test_an_engine_is_freed_after_its_last_batch(made: list[LoopSwaps], asynchro
 
 
 @BOTH
-def test_an_engine_is_freed_between_two_transactions(made: list[LoopSwaps], asynchronous: bool) -> None:  # noqa: FBT001
+def test_an_engine_is_freed_behind_a_commit(
+    made: list[LoopSwaps],
+    monkeypatch: pytest.MonkeyPatch,
+    asynchronous: bool,  # noqa: FBT001
+) -> None:
     """Freeing one can hold the loop up, which shall not hit a commit."""
     world = guarded(made, asynchronous=asynchronous)
     world.send(*range(100, 104))
@@ -62,7 +67,16 @@ def test_an_engine_is_freed_between_two_transactions(made: list[LoopSwaps], asyn
     world.step(0.01, times=5)
     assert world.kinds() == {Turned: 1}
     assert not world.engine(1).closed
+    reports_at_commit: list[int] = []
+    commit = world.rig.delivery.commit
+
+    def watched(*arguments: Any) -> None:
+        reports_at_commit.append(world.handover.inbox.qsize())
+        commit(*arguments)
+
+    monkeypatch.setattr(world.rig.delivery, "commit", watched)
     world.settle()
+    assert reports_at_commit == [0]
     world.step()
     assert world.kinds() == {Turned: 1, Freed: 1}
     assert (world.engine(1).closed, world.standby(1).closed) == (True, True)
