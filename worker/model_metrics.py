@@ -66,7 +66,7 @@ MODEL_METRICS: tuple[Declaration, ...] = (
     Declaration(
         name="forecast_worker_load_seconds",
         kind="histogram",
-        help="time of one phase of loading a version, or of closing one (close), seconds",
+        help="time of one phase of loading a version, or of closing one that served or backed up (close), seconds",
         labels=("phase",),
         read=_loads,
     ),
@@ -74,7 +74,7 @@ MODEL_METRICS: tuple[Declaration, ...] = (
         name="forecast_worker_step_seconds",
         kind="histogram",
         help="time of one step of the loop without waiting for records, seconds; "
-        "during a swap (a version is loaded, tried or retired), or in steady state",
+        "during a swap (a version is loaded, tried, handed over or closed), or in steady state",
         labels=("during",),
         read=lambda statistics, _: [((during,), values) for during, values in statistics.steps.items()],
     ),

@@ -52,9 +52,9 @@ They were exported when they were trained. Since then the counting of weekdays i
 
 FreshRetailNet's primary is the **Transformer**, its backup the LSTM, by accuracy and cost. On the validation days the LSTM is better by 0.5 % per SKU-day
 and 3 % per SKU-14-days (table "Training"), on the test days by 0.1 % and 1.2 %, and by 3 to 5 % on the thousand series that sell most. But its FP16 plan, the
-fastest of either on the GPU we have, takes 2 to 3 times as long for up to 2,048 rows (table above), its INT8 plan 1.9 times the memory (3 times, as the Transformer's networks run in turn now), as its recurrence
-can't use eight bits, and its plans are wrong for single rows ([adr/0017](adr/0017-profiles-begin-at-two-rows.md)). Who forecasts few SKUs, each of which matters, takes the LSTM.
-TensorRT 10.6 chose an FP16 plan of the Transformer with 2.6 GiB of scratch memory, where the LSTM's takes 1.0 (in FP32 it is 1.1 and 1.9, in INT8 0.5 and
+fastest of either on the GPU we have, takes 2 to 3 times as long for up to 2,048 rows (table above), its INT8 plan 1.9 times the memory, as its recurrence
+can't use eight bits (3.2 times, now that the Transformer's networks run in turn), and its plans are wrong for single rows ([adr/0017](adr/0017-profiles-begin-at-two-rows.md)). Who forecasts few SKUs, each of which matters, takes the LSTM.
+TensorRT 10.6 chose an FP16 plan of the Transformer that takes 2.6 GiB, where the LSTM's takes 1.0, without what CUDA's first load takes (in FP32 it is 1.1 and 1.9, in INT8 0.5 and
 1.0); with its networks in turn it takes 0.3 ([engines.md](engines.md#memory)). A third confession: the TSMixer is
 better than both on the validation days (1.0 % per SKU-day) and cheap; it isn't the primary because it is 4.5 % too high on the test days, which is a choice made
 with these known. The bakery's primary is the best on the validation days, the TSMixer its backup.
