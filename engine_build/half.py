@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 import onnx
 
+from engine_build.nodes import set_nodes
+
 _LARGEST: Final = 65504.0
 
 
@@ -93,9 +95,7 @@ class _Caster:
         ordered = _taken(by_source, [each.name for each in (*self.graph.input, *self.graph.initializer)])
         for node in self.graph.node:
             ordered += [node, *_taken(by_source, node.output)]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+        set_nodes(self.graph, ordered)
 
 
 def drop_unused_weights(graph: onnx.GraphProto) -> None:

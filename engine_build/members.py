@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from engine_build.nodes import set_nodes
 from engine_build.regions import LAYERS, named
 from schemas.engine_card import Precision
 
@@ -70,20 +71,24 @@ def in_turn(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     if any(attribute.g.node or attribute.graphs for node in result.graph.node for attribute in node.attribute):
         return model, 0  # a branch may read what an outer node makes without saying so
     count = 0
-    while found := next(filter(None, _ensembles(result)), ()):
-        _delay(result, found)
+    while True:
+        flow = _Flow(result)
+        found = next(filter(None, _ensembles(flow)), ())
+        if not found:
+            return (result, count) if count else (model, 0)
+        _delay(result.graph, flow, found)
         count += len(found)
-    return (result, count) if count else (model, 0)
 
 
 class _Flow:
-    """Who feeds whom. Sets of nodes are integers with a bit for each."""
+    """Who feeds whom. Sets of nodes are integers with a bit for each. floats: tensors in floating point -> their type."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
         self.nodes = graph.node
+        self.floats = _float_tensors(model)
         self.maker = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
-        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
-        self.constant = dict(sizes)
+        self.constant = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
         """Tensors that no input of the graph reaches, and how many values the largest of what they are made of has."""
         self.before = [0] * len(graph.node)
         self.weights: dict[int, int] = {}
@@ -93,8 +98,9 @@ class _Flow:
             for name in node.input:
                 if name in self.maker and name not in self.constant:
                     self.before[place] |= self.up_to(name)
-            if node.op_type in LAYERS and not self.constant.keys() >= {*node.output}:
-                self.weights[place] = sum(self.constant.get(name, 0) for name in node.input)
+            size = sum(self.constant.get(name, 0) for name in node.input)
+            if node.op_type in LAYERS and size and not self.constant.keys() >= {*node.output}:
+                self.weights[place] = size
         self.least = _LEAST_SHARE * sum(self.weights.values())
 
     def _size(self, node: onnx.NodeProto) -> int:
@@ -109,7 +115,17 @@ class _Flow:
 
     def layers(self, nodes: int) -> list[int]:
         """The layers with weights among `nodes`."""
-        return [place for place, size in self.weights.items() if size and nodes >> place & 1]
+        return [place for place in self.weights if nodes >> place & 1]
+
+    def behind_pairs(self, name: str) -> tuple[str, list[onnx.NodeProto]]:
+        """Where `name` comes out of pairs of QuantizeLinear and DequantizeLinear: what goes into them, and their nodes in order. Else
+        `name` itself, and none.
+        """
+        pairs: list[onnx.NodeProto] = []
+        while name in self.maker and self.nodes[self.maker[name]].op_type in _PAIR:
+            pairs.insert(0, self.nodes[self.maker[name]])
+            name = pairs[0].input[0]
+        return name, pairs
 
     def is_network(self, nodes: int) -> bool:
         """Whether `nodes` hold enough of the weights, one layer behind another."""
@@ -118,20 +134,18 @@ class _Flow:
         return is_heavy and any(self.before[later] >> place & 1 for later in found for place in found)
 
 
-def _ensembles(model: onnx.ModelProto) -> Iterator[tuple[Waiting, ...]]:
+def _ensembles(flow: _Flow) -> Iterator[tuple[Waiting, ...]]:
     """For each node, in order: the members of an ensemble that flow into it and have to wait, in order. Once they do, there is
     only one way left, and the node has none any more.
     """
-    flow = _Flow(model.graph)
-    floats = _float_tensors(model)
-    for node in model.graph.node:
+    for node in flow.nodes:
         ways = {name: flow.up_to(name) for name in dict.fromkeys(node.input) if name and name not in flow.constant}
         own = {name: _alone(name, ways) for name in ways}
         ends = [name for name in own if flow.is_network(own[name])]
         found = [
-            Waiting(after=first, entries=tuple(_entries(flow, own[second], floats)))
+            Waiting(after=first, entries=tuple(_entries(flow, own[second])))
             for first, second in itertools.pairwise(ends)
-            if first in floats
+            if first in flow.floats
         ]
         yield tuple(each for each in found if each.entries)
 
@@ -144,7 +158,7 @@ def _alone(name: str, ways: dict[str, int]) -> int:
     return ways[name] & ~shared
 
 
-def _entries(flow: _Flow, own: int, floats: dict[str, int]) -> Iterator[tuple[int, int]]:
+def _entries(flow: _Flow, own: int) -> Iterator[tuple[int, int]]:
     """Where a member reads what is made outside of it, on the way to its layers, in a type that zero can be subtracted from."""
     leading = 0
     for place in flow.layers(own):
@@ -154,15 +168,8 @@ def _entries(flow: _Flow, own: int, floats: dict[str, int]) -> Iterator[tuple[in
             continue
         for position, name in enumerate(node.input):
             outside = name and name not in flow.constant and not own >> flow.maker.get(name, len(flow.nodes)) & 1
-            if outside and _unquantised(flow, name) in floats:
+            if outside and flow.behind_pairs(name)[0] in flow.floats:
                 yield place, position
-
-
-def _unquantised(flow: _Flow, name: str) -> str:
-    """`name`, or, where it comes out of a pair of QuantizeLinear and DequantizeLinear, what goes into that."""
-    while name in flow.maker and flow.nodes[flow.maker[name]].op_type in _PAIR:
-        name = flow.nodes[flow.maker[name]].input[0]
-    return name
 
 
 def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
@@ -173,17 +180,15 @@ def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in kinds.items() if kind in _FLOATS}
 
 
-def _delay(model: onnx.ModelProto, members: Sequence[Waiting]) -> None:
+def _delay(graph: onnx.GraphProto, flow: _Flow, members: Sequence[Waiting]) -> None:
     """Make members wait, in place."""
-    graph = model.graph
-    flow, kinds = _Flow(graph), _float_tensors(model)
     added: list[onnx.NodeProto] = []
     for member in members:
         writer = _Writer(_unused_stem(graph, added))
-        zero = writer.zero(member.after, kinds[member.after])
+        zero = writer.zero(member.after, flow.floats[member.after])
         for place, position in member.entries:
             node = graph.node[place]
-            node.input[position] = _behind_zero(flow, kinds, writer, node.input[position], zero)
+            node.input[position] = _behind_zero(flow, writer, node.input[position], zero)
         added += writer.nodes
     _sort(graph, added)
 
@@ -196,14 +201,11 @@ def _unused_stem(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> str
     return next(stem for stem in stems if not any(name.startswith(stem) for name in taken))
 
 
-def _behind_zero(flow: _Flow, kinds: dict[str, int], writer: _Writer, name: str, zero: str) -> str:
+def _behind_zero(flow: _Flow, writer: _Writer, name: str, zero: str) -> str:
     """`name` less zero, before it is quantised, if it is: then the pair is written a second time behind the difference."""
-    pair: list[onnx.NodeProto] = []
-    while name in flow.maker and flow.nodes[flow.maker[name]].op_type in _PAIR:
-        pair.insert(0, flow.nodes[flow.maker[name]])
-        name = pair[0].input[0]
-    found = writer.difference(name, zero, kinds[name])
-    for node in pair:
+    source, pairs = flow.behind_pairs(name)
+    found = writer.difference(source, zero, flow.floats[source])
+    for node in pairs:
         found = writer.again(node, found)
     return found
 
@@ -254,7 +256,7 @@ class _Writer:
 
 def _sort(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> None:
     """Put `added` into the graph and its nodes into an order in which each is known before it is read, else as they were."""
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*graph.node, *added)]
+    nodes = [*graph.node, *added]
     maker = {name: place for place, node in enumerate(nodes) for name in node.output if name}
     needs = [{maker[name] for name in node.input if name in maker} for node in nodes]
     readers: list[list[int]] = [[] for _ in nodes]
@@ -272,5 +274,4 @@ def _sort(graph: onnx.GraphProto, added: Sequence[onnx.NodeProto]) -> None:
                 heapq.heappush(ready, reader)
     if len(ordered) != len(nodes):
         raise AssertionError("members wait for each other; please report this with the graph")
-    del graph.node[:]
-    graph.node.extend(ordered)
+    set_nodes(graph, ordered)

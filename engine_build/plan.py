@@ -122,8 +122,7 @@ class BuiltPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrder:
     """What to build for every precision alike. profiles: rows. golden: to prove with; allowances: by how much a plan may then
-    differ, by precision. members: see `Members`. workspace_bytes, optimization_level,
-    timing_cache: see `BuildRequest`.
+    differ, by precision. members: see `Members`. workspace_bytes, optimization_level, timing_cache: see `BuildRequest`.
     """
 
     card: EngineCard

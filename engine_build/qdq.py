@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from engine_build.errors import GraphError
+from engine_build.nodes import set_nodes
 
 LEAST_OPSET: Final = 13
 """The first in which QuantizeLinear has a scale per channel."""
@@ -143,6 +144,4 @@ class PairWriter:
         ordered = [pair for name in sources for pair in self._after.get(name, ())]
         for node in self.graph.node:
             ordered += [node, *(pair for name in node.output for pair in self._after.get(name, ()))]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+        set_nodes(self.graph, ordered)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
+from engine_build.nodes import set_nodes
 from engine_build.onnx_run import Columns, FloatArray, OnnxRun, spread
 from engine_build.qdq import Layer, value_scale, weight_scales
 from engine_build.ranges import Method
@@ -199,6 +200,4 @@ class _SwitchWriter:
             ordered += self._after.get(name, ())
         for node in self._graph.node:
             ordered += [node, *(each for name in node.output for each in self._after.get(name, ()))]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self._graph.node[:]
-        self._graph.node.extend(copies)
+        set_nodes(self._graph, ordered)
