@@ -5,7 +5,8 @@
 - One lane per slot (`tensorrt_lane`): page-locked memory, CUDA graphs for the sizes that the card lists and for full batches.
 - Lanes share the device's memory, and a context per profile and per size of graphs, which share one scratch memory, because the stream
   runs one batch at a time.
-- `wait` asks the event and sleeps in between, for CUDA has no wait with a time limit; `collect` waits by the event itself.
+- `wait` asks the event and sleeps in between, for CUDA has no wait with a time limit; `collect` waits by the event itself, unless `wait`
+  has seen it: while a version is loaded, each call to CUDA may meet the driver's lock.
 - `close` frees in the reverse order of making: graphs, contexts, events, stream, device memory, page-locked memory, plan.
 """
 
@@ -37,10 +38,11 @@ and a waiting loop leaves its core to the client's threads."""
 
 @dataclass(slots=True)
 class _Flight:
-    """A batch in the stream. `failure`: what `wait` saw, for `collect` to raise."""
+    """A batch in the stream. `wait` saw: it is done, and its failure if it failed, for `collect` to raise."""
 
     ticket: Ticket
     lane: Lane
+    done: bool = False
     failure: EngineError | None = None
 
 
@@ -128,7 +130,8 @@ class TensorRtEngine:
         try:
             if flight.failure is not None:
                 raise flight.failure
-            self._cuda.wait_for(flight.lane.event)
+            if not flight.done:
+                self._cuda.wait_for(flight.lane.event)
         except EngineError:
             self._cuda.synchronize(self._stream)  # as in `submit`
             raise
@@ -152,9 +155,9 @@ class TensorRtEngine:
         self._resources.close()
 
     def _is_done(self, flight: _Flight) -> bool:
-        if flight.failure is None:
+        if not flight.done:
             try:
-                return self._cuda.is_done(flight.lane.event)
+                flight.done = self._cuda.is_done(flight.lane.event)
             except EngineError as error:
-                flight.failure = error
-        return True
+                flight.done, flight.failure = True, error
+        return flight.done

@@ -141,7 +141,7 @@ def test_waiting_ends_when_the_batch_is_done(gpu: FakeGpu, folder: PlanFolder) -
     assert gpu.clock() - before_s == pytest.approx(4 * PAUSE_S)  # of 5 steps: two uploads, run, download, event
     calls = len(gpu.api.calls)
     engine.collect(first)
-    assert gpu.api.calls[calls:] == ["cudaEventSynchronize"]
+    assert gpu.api.calls[calls:] == []  # it is known to be done
 
 
 def test_a_failure_seen_while_waiting_is_told_when_collecting(gpu: FakeGpu, folder: PlanFolder) -> None:
