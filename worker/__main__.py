@@ -19,6 +19,7 @@ from schemas.model_store import StoreError
 from schemas.topics import Topic, TopicsError, load_topics
 from worker import dead_letters_command, diff_command, models_command
 from worker.cli import build_parser
+from worker.collector import freeze_objects
 from worker.compose import assembled, load_engines, standby_of
 from worker.compose_wire import contracts
 from worker.deadline import Deadline
@@ -26,7 +27,7 @@ from worker.errors import ConfigurationError, ForecastWorkerError
 from worker.health import start_server
 from worker.logs import configure_logs, kafka_logger
 from worker.loop import Worker
-from worker.memory_return import limit_arenas
+from worker.memory_return import separate_arenas
 from worker.preflight import Cluster
 from worker.replay_command import replay
 from worker.settings import Settings, load_settings
@@ -62,11 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, _: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT, then drain."""
-    limit_arenas()
+    separate_arenas()
     with stop_signals() as stop:
         log.info("effective settings", settings=settings.redacted())
         with assembled(settings) as worker, _serving(settings, worker):
             worker.start()
+            freeze_objects()
             work(worker, stop.is_set, settings.shutdown.grace_s)
     log.info("stopped", **_summary(worker))
     return 0

@@ -1,8 +1,9 @@
-"""How the C library keeps memory that was freed, and how to make it give that back. glibc only; elsewhere nothing happens.
+"""How many arenas the C library has, and how to make it give back memory that was freed. glibc only; elsewhere nothing happens.
 
-Loading and proving a version takes and frees large blocks, on threads that come and go. glibc has an arena for nearly each of them,
-eight per core at most, and keeps in each what was freed there: over some hundred versions the process grew by half of its size.
-With few arenas that are trimmed after each version it stays as it is (docs/hot-swap.md has the figures).
+glibc gives threads arenas, each with a lock, until there are eight per core; from then on they share. Two things go wrong then:
+a thread that loads a version, which takes and frees large blocks, holds up others whose arena it got by chance, and be it the loop;
+and long-lived blocks between short-lived ones keep memory from going back. So every thread gets an arena of its own, and after each version
+what is free is given back (docs/adr/0037 has the figures).
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import sys
 from functools import cache
 from typing import Final
 
-ARENAS: Final = 2
-"""Threads share them, and one may wait for another for a moment. The setting of glibc's own variable, `MALLOC_ARENA_MAX`, goes before."""
+ARENAS: Final = 64
+"""More than a worker has threads: some 25, and a dozen with a GPU. The setting of glibc's own variable, `MALLOC_ARENA_MAX`, goes before."""
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 
-def limit_arenas() -> None:
-    """From now on, no more arenas than `ARENAS` come into being. Best called before other threads are started."""
+def separate_arenas() -> None:
+    """An arena for each thread, up to `ARENAS`, however few cores there are. Best called before other threads are started."""
     libc = _libc()
     if libc is not None and "MALLOC_ARENA_MAX" not in os.environ:
         libc.mallopt(_M_ARENA_MAX, ARENAS)

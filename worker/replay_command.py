@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from worker.collector import freeze_objects
 from worker.errors import ConfigurationError, ReplayStoppedError
 from worker.replay import Standing, replay_part
 from worker.replay_parts import Ended, command_of, line_from, orphaned, run_parts
@@ -53,6 +54,7 @@ def replay(settings: Settings, given: argparse.Namespace) -> int:
 
 def _alone(settings: Settings, plan: Plan, tell: Tell) -> Sequence[Ended]:
     """In this process. An error goes up with its own message and exit code."""
+    freeze_objects()
     with stop_signals() as stop:
         standing = replay_part(settings, plan, 0, tell=lambda standing: tell([standing]), stopping=stop.is_set)
     return [Ended(part=0, exit_code=0, standing=standing)]
@@ -73,6 +75,7 @@ def _part(settings: Settings, plan: Plan, number: int) -> int:
         sys.stdout.write(f"{line_from(standing)}\n")
         sys.stdout.flush()
 
+    freeze_objects()
     with stop_signals() as stop:
         standing = replay_part(settings, plan, number, tell=tell, stopping=lambda: stop.is_set() or is_orphan())
     tell(standing)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worker import memory_return
-from worker.memory_return import ARENAS, give_back, limit_arenas
+from worker.memory_return import ARENAS, give_back, separate_arenas
 
 
 @pytest.fixture
@@ -21,16 +21,16 @@ def test_arenas_are_limited_unless_the_environment_says_how_many(
     libc: MagicMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
-    limit_arenas()
+    separate_arenas()
     libc.mallopt.assert_called_once_with(-8, ARENAS)
     monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
-    limit_arenas()
+    separate_arenas()
     libc.mallopt.assert_called_once()
 
 
 def test_without_such_a_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_return, "_libc", lambda: None)
-    limit_arenas()
+    separate_arenas()
     give_back()
 
 
