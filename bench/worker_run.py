@@ -9,10 +9,12 @@ from bench.job import ContenderError, Job, Outcome, Stopwatch, job_from_argument
 from bench.noop_engine import NoopEngine
 from schemas.load import Schema
 from worker import compose, compose_worker
+from worker.collector import freeze_objects
 from worker.compose import assembled
 from worker.deadline import Deadline
 from worker.engine import Engine
 from worker.logs import configure_logs
+from worker.memory_return import separate_arenas
 from worker.settings import Settings
 from worker.statistics import Stage, Tallies
 
@@ -60,6 +62,7 @@ def run(job: Job) -> Outcome:
             return NoopEngine(settings.batching.max_rows)
         return light_model(settings, features, live=live)
 
+    separate_arenas()
     settings = job.settings()
     configure_logs(settings.log.level, settings.log.format)
     # Engine and counters are what the settings can't replace by something of the benchmark's own.
@@ -69,6 +72,7 @@ def run(job: Job) -> Outcome:
         assembled(settings) as worker,
     ):
         worker.start()
+        freeze_objects()
         deadline = Deadline.after(RUN_S, time.monotonic)
         while tallies.records < job.events:
             worker.step()

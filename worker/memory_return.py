@@ -1,9 +1,10 @@
-"""How many arenas the C library has, and how to make it give back memory that was freed. glibc only; elsewhere nothing happens.
+"""How many arenas the C library has, and how to make it give back memory that was freed. glibc only; elsewhere nothing
+happens.
 
 glibc gives threads arenas, each with a lock, until there are eight per core; from then on they share. Two things go wrong then:
-a thread that loads a version, which takes and frees large blocks, holds up others whose arena it got by chance, and be it the loop;
-and long-lived blocks between short-lived ones keep memory from going back. So every thread gets an arena of its own, and after each version
-what is free is given back (docs/adr/0037 has the figures).
+a thread that loads a version, which takes and frees large blocks, holds up others whose arena it got by chance, even the loop;
+and long-lived blocks between short-lived ones keep memory from going back. So every thread gets an arena of its own, and after
+each version what is free is given back (docs/adr/0037 has the figures).
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ from functools import cache
 from typing import Final
 
 ARENAS: Final = 64
-"""More than a worker has threads: some 25, and a dozen with a GPU. The setting of glibc's own variable, `MALLOC_ARENA_MAX`, goes before."""
+"""At least so many: more than a worker has threads on few cores, which are some 25, and a dozen more with a GPU (one broker, ONNX
+Runtime with one thread)."""
+PER_CORE: Final = 8
+"""What glibc allows by itself; ONNX Runtime's threads are as many as cores."""
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 
 def separate_arenas() -> None:
-    """An arena for each thread, up to `ARENAS`, however few cores there are. Best called before other threads are started."""
+    """An arena for each thread, however few cores there are. To be called before other threads are started: glibc looks once.
+
+    What the environment says of arenas, by `MALLOC_ARENA_MAX` or `GLIBC_TUNABLES`, goes before.
+    """
     libc = _libc()
-    if libc is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        libc.mallopt(_M_ARENA_MAX, ARENAS)
+    said = "MALLOC_ARENA_MAX" in os.environ or "malloc.arena_max" in os.environ.get("GLIBC_TUNABLES", "")
+    if libc is not None and not said:
+        libc.mallopt(_M_ARENA_MAX, max(ARENAS, PER_CORE * (os.cpu_count() or 1)))
 
 
 def give_back() -> None:

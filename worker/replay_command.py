@@ -54,7 +54,7 @@ def replay(settings: Settings, given: argparse.Namespace) -> int:
 
 def _alone(settings: Settings, plan: Plan, tell: Tell) -> Sequence[Ended]:
     """In this process. An error goes up with its own message and exit code."""
-    freeze_objects()
+    freeze_objects()  # mostly modules, as engines and clients are yet to be made
     with stop_signals() as stop:
         standing = replay_part(settings, plan, 0, tell=lambda standing: tell([standing]), stopping=stop.is_set)
     return [Ended(part=0, exit_code=0, standing=standing)]

@@ -3,10 +3,15 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.helpers.gpu_engines import FakeGpu, PlanFolder
+from tests.helpers.models import tiny_model
+from tests.unit.test_onnx_engine import load
 from worker.collector import freeze_objects
+from worker.engine import Engine
 
 
 class Cyclic:
@@ -38,10 +43,17 @@ def test_garbage_is_collected_first_and_new_garbage_later() -> None:
     assert new() is None
 
 
-def test_what_was_there_is_freed_as_soon_as_nothing_refers_to_it() -> None:
-    holder = [Cyclic()]
-    freed = weakref.ref(holder[0])
-    del holder[0].itself
+def test_engines_of_the_start_go_by_their_references_alone(tmp_path: Path) -> None:
+    """The first version's engines are frozen, and leave at a swap."""
+    gpu = FakeGpu()
+    engines: list[Engine] = [PlanFolder(tmp_path / "plan").load(gpu), load(tiny_model(tmp_path / "model"))]
     freeze_objects()
-    holder.clear()
-    assert freed() is None
+    gc.disable()
+    try:
+        left = [weakref.ref(engine) for engine in engines]
+        while engines:
+            engines.pop().close()
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()
+    gpu.assert_empty()

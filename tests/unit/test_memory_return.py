@@ -17,13 +17,33 @@ def libc(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
     return made
 
 
-def test_arenas_are_limited_unless_the_environment_says_how_many(
-    libc: MagicMock, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("cores", "arenas"), [(1, ARENAS), (2, ARENAS), (32, 256), (None, ARENAS)])
+def test_each_thread_gets_an_arena_and_many_cores_no_fewer_than_by_themselves(
+    libc: MagicMock, monkeypatch: pytest.MonkeyPatch, cores: int | None, arenas: int
 ) -> None:
-    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     separate_arenas()
-    libc.mallopt.assert_called_once_with(-8, ARENAS)
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+    libc.mallopt.assert_called_once_with(-8, arenas)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MALLOC_ARENA_MAX", "7"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=7:glibc.malloc.perturb=1")],
+)
+def test_the_environment_goes_before(libc: MagicMock, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    separate_arenas()
+    libc.mallopt.assert_not_called()
+
+
+def test_other_tunables_say_nothing_of_arenas(libc: MagicMock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.perturb=1")
     separate_arenas()
     libc.mallopt.assert_called_once()
 
