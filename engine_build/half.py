@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, MutableSequence
+from collections.abc import Collection, MutableSequence
 from typing import Final
 
 import numpy as np
 import onnx
 
-from engine_build.nodes import set_nodes
+from engine_build.nodes import put_behind
 
 _LARGEST: Final = 65504.0
 
@@ -92,10 +92,7 @@ class _Caster:
         by_source: dict[str, list[onnx.NodeProto]] = {}
         for cast in self.casts.values():
             by_source.setdefault(cast.input[0], []).append(cast)
-        ordered = _taken(by_source, [each.name for each in (*self.graph.input, *self.graph.initializer)])
-        for node in self.graph.node:
-            ordered += [node, *_taken(by_source, node.output)]
-        set_nodes(self.graph, ordered)
+        put_behind(self.graph, by_source)
 
 
 def drop_unused_weights(graph: onnx.GraphProto) -> None:
@@ -116,7 +113,3 @@ def _rename(names: MutableSequence[str], old: str, new: str) -> None:
     for place, name in enumerate(names):
         if name == old:
             names[place] = new
-
-
-def _taken(by_source: dict[str, list[onnx.NodeProto]], names: Iterable[str]) -> list[onnx.NodeProto]:
-    return [cast for name in names for cast in by_source.get(name, ())]

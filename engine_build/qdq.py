@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from engine_build.errors import GraphError
-from engine_build.nodes import set_nodes
+from engine_build.nodes import put_behind
 
 LEAST_OPSET: Final = 13
 """The first in which QuantizeLinear has a scale per channel."""
@@ -140,8 +140,4 @@ class PairWriter:
 
     def place(self) -> None:
         """Put every pair directly behind the node that makes its tensor, or first if that is an input or a weight."""
-        sources = [each.name for each in (*self.graph.input, *self.graph.initializer)]
-        ordered = [pair for name in sources for pair in self._after.get(name, ())]
-        for node in self.graph.node:
-            ordered += [node, *(pair for name in node.output for pair in self._after.get(name, ()))]
-        set_nodes(self.graph, ordered)
+        put_behind(self.graph, self._after)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from engine_build.nodes import set_nodes
+from engine_build.nodes import put_behind
 from engine_build.onnx_run import Columns, FloatArray, OnnxRun, spread
 from engine_build.qdq import Layer, value_scale, weight_scales
 from engine_build.ranges import Method
@@ -195,9 +195,4 @@ class _SwitchWriter:
 
     def place(self) -> None:
         """Put what was made where its inputs are known."""
-        ordered = [*self._first]
-        for name in (each.name for each in self._graph.input):
-            ordered += self._after.get(name, ())
-        for node in self._graph.node:
-            ordered += [node, *(each for name in node.output for each in self._after.get(name, ()))]
-        set_nodes(self._graph, ordered)
+        put_behind(self._graph, self._after, self._first)
